@@ -1,0 +1,112 @@
+"""Build of the compiled parts: the extension table × the ISA table. All metadata is in pyproject.toml.
+
+Environment: ``FASTNN_DEBUG=1`` builds with bounds checks and without optimisation; ``FASTNN_OPENMP=0`` builds
+without OpenMP; ``FASTNN_BUILD_ISA=x86_64_v3,...`` builds only those levels (default: all of this machine's family).
+"""
+
+import copy
+import os
+import platform
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+KERNELS = Path("src/fastnn/_kernels")
+DEBUG = os.environ.get("FASTNN_DEBUG") == "1"
+
+# Level → compiler flags. One C file per .pyx serves every level: the module's init symbol depends only on the last
+# part of its name. `generic` is whatever the compiler targets by default (aarch64: NEON).
+X86_LEVELS = {
+    "x86_64_v2": ["-march=x86-64-v2"],
+    "x86_64_v3": ["-march=x86-64-v3"],
+    "x86_64_v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+}
+LEVELS = X86_LEVELS if platform.machine() in ("x86_64", "AMD64") else {"generic": []}
+if chosen := os.environ.get("FASTNN_BUILD_ISA"):
+    LEVELS = {level: ({"generic": []} | X86_LEVELS)[level] for level in chosen.split(",")}
+
+# Never -ffast-math: it reorders sums, and GCC's start-up code for it changes the importing process's FPU state.
+# -ffp-contract=off keeps fused multiply-adds where the source says fma, so that every level rounds alike.
+FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-unused-function"]
+FLAGS += ["-O1", "-g"] if DEBUG else ["-O3"]
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "initializedcheck": DEBUG,
+    "cdivision": True,
+    "embedsignature": True,
+    "freethreading_compatible": True,
+}
+
+
+def openmp_flags() -> list[str]:
+    """The compiler's OpenMP switch if a program built with it links and runs, else nothing: a build without OpenMP."""
+    if os.environ.get("FASTNN_OPENMP") == "0" or sys.platform == "darwin":  # Apple's clang ships no OpenMP runtime
+        return []
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
+    program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+    with tempfile.TemporaryDirectory() as folder:
+        source, binary = Path(folder, "probe.c"), Path(folder, "probe")
+        source.write_text(program)
+        try:
+            subprocess.run([*compiler, "-fopenmp", str(source), "-o", str(binary)], check=True, capture_output=True)
+            subprocess.run([str(binary)], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            print("fastnn: no working OpenMP found; building for one thread", file=sys.stderr)
+            return []
+    return ["-fopenmp"]
+
+
+def extension(name: str, source: str, flags: list[str], openmp: list[str]) -> Extension:
+    """One shared object; `openmp` flags go to compiler and linker."""
+    return Extension(
+        name,
+        [source],
+        include_dirs=[numpy.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("CYTHON_USE_TYPE_SPECS", "0")],
+        extra_compile_args=FLAGS + flags + openmp,
+        extra_link_args=openmp,
+        libraries=["m"],
+    )
+
+
+def extensions() -> list[Extension]:
+    """`_runtime` once, for the baseline CPU and with OpenMP; every other .pyx once per level."""
+    sources = {path.stem: path.as_posix() for path in sorted(KERNELS.glob("*.pyx"))}
+    generated = cythonize(
+        [Extension(f"fastnn._kernels.{name}", [path]) for name, path in sources.items()],
+        include_path=["src"],
+        build_dir="build/cython",
+        compiler_directives=DIRECTIVES,
+        nthreads=os.cpu_count() or 1,
+    )
+    c_file = {module.name.rpartition(".")[2]: module.sources[0] for module in generated}
+    table = [extension("fastnn._kernels._runtime", c_file.pop("_runtime"), [], openmp_flags())]
+    for level, flags in LEVELS.items():
+        table += [extension(f"fastnn._kernels.{level}.{name}", c, flags, []) for name, c in c_file.items()]
+    return table
+
+
+class BuildLevels(build_ext):
+    """Builds in parallel, with an object folder per level because the levels share their C files."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count() or 1
+
+    def build_extension(self, ext):
+        worker = copy.copy(self)
+        worker.build_temp = os.path.join(self.build_temp, *ext.name.split(".")[:-1])
+        build_ext.build_extension(worker, ext)
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildLevels})

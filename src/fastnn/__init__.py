@@ -1,0 +1,31 @@
+"""fastnn: normalisation, dropout, gradient accumulation and SGD on the CPU; fast, exact, small.
+
+The map of the house, from the outside in; each part imports only what stands below it.
+
+=================  ==================================================================
+`fastnn.train`     the training loop, its history and its checkpoints
+`fastnn.layers`    objects that hold parameters and running statistics
+`fastnn.functional`  stateless operations, forward and backward
+`fastnn.optim`     SGD, constraints, clipping; `fastnn.gradients` accumulates
+`fastnn.schedules` learning rates as values: ``lr = schedule(step)``
+`fastnn.init`      initialisers and the variance audit
+`fastnn.random`    the counter-based generator behind dropout and initialisers
+`fastnn.checkpoint`  arrays to and from safetensors files
+=================  ==================================================================
+"""
+
+from fastnn import functional, layers
+from fastnn._config import __version__, show_config
+from fastnn._threads import get_num_threads, set_num_threads
+from fastnn.layers import Layer, Parameter
+
+__all__ = [
+    "Layer",
+    "Parameter",
+    "__version__",
+    "functional",
+    "get_num_threads",
+    "layers",
+    "set_num_threads",
+    "show_config",
+]

@@ -1,0 +1,49 @@
+"""Chooses one ISA build of the kernels at import and hands its entry points on under one name each.
+
+FASTNN_ISA = x86_64_v2 | x86_64_v3 | x86_64_v4 | generic asks for a build; one that is missing, that this CPU cannot
+run or that is broken is an ImportError, never silently another one.
+"""
+
+import importlib
+import os
+from pathlib import Path
+
+from fastnn._kernels._runtime import cpu_level, get_thread_limit, has_openmp, seal_threads, set_thread_limit
+
+# Build → the least CPU level that runs it; best first.
+LEVELS = {"x86_64_v4": 4, "x86_64_v3": 3, "x86_64_v2": 2, "generic": 0}
+MODULES: tuple[str, ...] = ()
+
+
+def built() -> list[str]:
+    """The builds that this installation holds."""
+    return [level for level in LEVELS if Path(__file__).with_name(level).is_dir()]
+
+
+def available() -> list[str]:
+    """The builds that this installation holds and this CPU can run, best first."""
+    return [level for level in built() if LEVELS[level] <= cpu_level()]
+
+
+def _choose(asked: str) -> str:
+    if not asked:
+        if not available():
+            raise ImportError(f"fastnn holds the kernel builds {built()}, none of which runs on this CPU")
+        return available()[0]
+    if asked not in LEVELS:
+        raise ImportError(f"FASTNN_ISA must be one of {', '.join(LEVELS)}, got {asked!r}")
+    if asked not in available():
+        raise ImportError(f"FASTNN_ISA={asked} is not usable here: built {built()}, usable {available()}")
+    return asked
+
+
+ISA = _choose(os.environ.get("FASTNN_ISA", ""))
+
+
+def _load() -> None:
+    for module in MODULES:
+        build = importlib.import_module(f"{__name__}.{ISA}.{module}")
+        globals().update({name: getattr(build, name) for name in build.__all__})
+
+
+_load()

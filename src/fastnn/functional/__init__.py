@@ -1,0 +1,1 @@
+"""Stateless operations: ``F.op``, ``F.op_forward`` (result and context) and ``F.op_backward`` (gradients)."""

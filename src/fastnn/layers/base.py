@@ -1,0 +1,189 @@
+"""What every layer is: parameters, buffers and children found by looking at its attributes, and one call protocol."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+__all__ = ["Layer", "Parameter"]
+
+
+class Parameter:
+    """An array that is trained, and the gradient that training adds into.
+
+    Parameters
+    ----------
+    data : ndarray
+        float32 or float64; kept, not copied.
+    decay : bool, default True
+        Whether weight decay applies; False for biases and norm parameters.
+
+    Attributes
+    ----------
+    grad : ndarray
+        Same shape and dtype as `data`; a new parameter's gradient is zeros.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnn
+    >>> p = fastnn.Parameter(np.ones(3, np.float32))
+    >>> p
+    Parameter(shape=(3,), dtype=float32, decay=True)
+    >>> p.grad
+    array([0., 0., 0.], dtype=float32)
+    """
+
+    __slots__ = ("data", "decay", "grad")
+
+    def __init__(self, data: Array, decay: bool = True) -> None:
+        if not isinstance(data, np.ndarray) or data.dtype not in (np.float32, np.float64):
+            got = f"an array of {data.dtype}" if isinstance(data, np.ndarray) else type(data).__name__
+            raise TypeError(f"data must be a float32 or float64 array, got {got}")
+        self.data = data
+        self.grad = np.zeros_like(data)
+        self.decay = decay
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self.data.shape}, dtype={self.data.dtype}, decay={self.decay})"
+
+
+class Layer:
+    """Base of all layers: ``y = layer(x)``, ``dx = layer.backward(dy)``.
+
+    In training mode a call pushes what backward needs on the layer's own stack, and `backward` pops it; in
+    evaluation mode a call stores nothing and may run in many threads at once.
+
+    A subclass defines ``_evaluate(x) -> y``, ``_forward(x) -> (y, ctx)`` and ``_backward(dy, ctx) -> dx``, the last
+    adding into the gradients of its parameters. Attributes that are a `Parameter` or a `Layer` are found by name, in
+    the order they were set; names in the class attribute ``_buffers`` are saved with the parameters but not trained.
+    """
+
+    training: bool = True
+    _buffers: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self._contexts: list[Any] = []
+
+    def __call__(self, x: Array) -> Array:
+        if not self.training:
+            return self._evaluate(x)
+        y, context = self._forward(x)
+        self._contexts.append(context)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Gradient with respect to the input of the latest call not yet used; adds into each parameter's ``.grad``.
+
+        Raises
+        ------
+        RuntimeError
+            If no call in training mode is left to differentiate.
+        """
+        if not self._contexts:
+            raise RuntimeError(f"{type(self).__name__}.backward needs a call in training mode first; none is left")
+        dx = self._backward(dy, self._contexts[-1])
+        self._contexts.pop()
+        return dx
+
+    def _evaluate(self, x: Array) -> Array:
+        raise NotImplementedError
+
+    def _forward(self, x: Array) -> tuple[Array, Any]:
+        raise NotImplementedError
+
+    def _backward(self, dy: Array, context: Any) -> Array:
+        raise NotImplementedError
+
+    # -- structure ---------------------------------------------------------------------------------------------------
+
+    def named_children(self) -> Iterator[tuple[str, "Layer"]]:
+        """The layers directly inside this one, with their names."""
+        for name, value in vars(self).items():
+            if isinstance(value, Layer):
+                yield name, value
+
+    def named_layers(self, prefix: str = "") -> Iterator[tuple[str, "Layer"]]:
+        """This layer and all inside it, with dotted names; the layer itself has the empty name."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_layers(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with dotted names, as PyTorch names them; a shared one appears once."""
+        seen: set[int] = set()
+        for prefix, layer in self.named_layers():
+            for name, value in vars(layer).items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield (f"{prefix}.{name}" if prefix else name), value
+
+    def parameters(self) -> list[Parameter]:
+        """All parameters, each once."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    # -- modes -------------------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> "Layer":
+        """Switch this layer and all inside it to training mode (or with ``mode=False`` to evaluation); returns self."""
+        for _, layer in self.named_layers():
+            layer.training = mode
+            layer._contexts.clear()
+        return self
+
+    def eval(self) -> "Layer":
+        """Switch to evaluation mode; returns self."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Fill every gradient with zeros."""
+        for parameter in self.parameters():
+            parameter.grad.fill(0)
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def _state(self) -> Iterator[tuple[str, Array]]:
+        """Every saved array itself, parameters and buffers of one layer together, as PyTorch orders them."""
+        for prefix, layer in self.named_layers():
+            dot = f"{prefix}." if prefix else ""
+            for name, value in vars(layer).items():
+                if isinstance(value, Parameter):
+                    yield dot + name, value.data
+            for name in layer._buffers:
+                buffer = getattr(layer, name)
+                if buffer is not None:
+                    yield dot + name, buffer
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters and buffers under PyTorch's names."""
+        return {name: array.copy() for name, array in self._state()}
+
+    def load_state_dict(self, d: dict[str, Array], strict: bool = True) -> None:
+        """Copy the arrays of `d` into the parameters and buffers of the same names; all of them or, on error, none.
+
+        Parameters
+        ----------
+        d : dict of str to ndarray
+            As `state_dict` returns it. Floating arrays are converted to each parameter's dtype, as in PyTorch.
+        strict : bool, default True
+            Whether missing and unexpected names are an error.
+
+        Raises
+        ------
+        ValueError
+            Naming the missing and unexpected keys, or the key whose shape differs.
+        """
+        own = dict(self._state())
+        missing, unexpected = sorted(own.keys() - d.keys()), sorted(d.keys() - own.keys())
+        if strict and (missing or unexpected):
+            raise ValueError(f"state dict does not fit: missing keys {missing}, unexpected keys {unexpected}")
+        loaded = {name: np.asarray(d[name]) for name in own if name in d}
+        for name, array in loaded.items():
+            if array.shape != own[name].shape:
+                raise ValueError(f"{name} must have shape {own[name].shape}, got {array.shape}")
+            if array.dtype.kind not in "iuf" or not np.can_cast(array.dtype, own[name].dtype, "same_kind"):
+                raise TypeError(f"{name} must be convertible to {own[name].dtype}, got {array.dtype}")
+        for name, array in loaded.items():
+            own[name][...] = array
