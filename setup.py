@@ -72,7 +72,7 @@ def extension(name: str, source: str, flags: list[str], openmp: list[str]) -> Ex
         name,
         [source],
         include_dirs=[numpy.get_include()],
-        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("CYTHON_USE_TYPE_SPECS", "0")],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=FLAGS + flags + openmp,
         extra_link_args=openmp,
         libraries=["m"],
@@ -106,6 +106,7 @@ class BuildLevels(build_ext):
     def build_extension(self, ext):
         worker = copy.copy(self)
         worker.build_temp = os.path.join(self.build_temp, *ext.name.split(".")[:-1])
+        os.makedirs(os.path.dirname(self.get_ext_fullpath(ext.name)), exist_ok=True)
         build_ext.build_extension(worker, ext)
 
 
