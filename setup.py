@@ -103,10 +103,14 @@ class BuildLevels(build_ext):
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count() or 1
 
+    def copy_extensions_to_source(self):
+        for level in LEVELS:
+            (KERNELS / level).mkdir(exist_ok=True)
+        super().copy_extensions_to_source()
+
     def build_extension(self, ext):
         worker = copy.copy(self)
         worker.build_temp = os.path.join(self.build_temp, *ext.name.split(".")[:-1])
-        os.makedirs(os.path.dirname(self.get_ext_fullpath(ext.name)), exist_ok=True)
         build_ext.build_extension(worker, ext)
 
 
