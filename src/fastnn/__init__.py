@@ -14,18 +14,23 @@ The map of the house, from the outside in; each part imports only what stands be
 =================  ==================================================================
 """
 
-from fastnn import functional, layers
+from fastnn import checkpoint, functional, layers
 from fastnn._config import __version__, show_config
 from fastnn._threads import get_num_threads, set_num_threads
+from fastnn.checkpoint import load, load_metadata, save
 from fastnn.layers import Layer, Parameter
 
 __all__ = [
     "Layer",
     "Parameter",
     "__version__",
+    "checkpoint",
     "functional",
     "get_num_threads",
     "layers",
+    "load",
+    "load_metadata",
+    "save",
     "set_num_threads",
     "show_config",
 ]
