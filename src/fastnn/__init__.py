@@ -14,13 +14,15 @@ The map of the house, from the outside in; each part imports only what stands be
 =================  ==================================================================
 """
 
-from fastnn import checkpoint, functional, layers
+from fastnn import checkpoint, functional, layers, random
 from fastnn._config import __version__, show_config
 from fastnn._threads import get_num_threads, set_num_threads
 from fastnn.checkpoint import load, load_metadata, save
 from fastnn.layers import Layer, Parameter
+from fastnn.random import Generator, manual_seed
 
 __all__ = [
+    "Generator",
     "Layer",
     "Parameter",
     "__version__",
@@ -30,6 +32,8 @@ __all__ = [
     "layers",
     "load",
     "load_metadata",
+    "manual_seed",
+    "random",
     "save",
     "set_num_threads",
     "show_config",

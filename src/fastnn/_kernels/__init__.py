@@ -12,7 +12,7 @@ from fastnn._kernels._runtime import cpu_level, get_thread_limit, has_openmp, se
 
 # Build → the least CPU level that runs it; best first.
 LEVELS = {"x86_64_v4": 4, "x86_64_v3": 3, "x86_64_v2": 2, "generic": 0}
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("random",)
 
 
 def built() -> list[str]:
