@@ -80,7 +80,7 @@ def extension(name: str, source: str, flags: list[str], openmp: list[str]) -> Ex
 
 
 def extensions() -> list[Extension]:
-    """`_runtime` once, for the baseline CPU and with OpenMP; every other .pyx once per level."""
+    """Names with an underscore (no hot loops) once, for the baseline CPU; every other .pyx once per level."""
     sources = {path.stem: path.as_posix() for path in sorted(KERNELS.glob("*.pyx"))}
     generated = cythonize(
         [Extension(f"fastnn._kernels.{name}", [path]) for name, path in sources.items()],
@@ -90,7 +90,9 @@ def extensions() -> list[Extension]:
         nthreads=os.cpu_count() or 1,
     )
     c_file = {module.name.rpartition(".")[2]: module.sources[0] for module in generated}
-    table = [extension("fastnn._kernels._runtime", c_file.pop("_runtime"), [], openmp_flags())]
+    openmp = openmp_flags()
+    once = [name for name in c_file if name.startswith("_")]
+    table = [extension(f"fastnn._kernels.{name}", c_file.pop(name), [], openmp) for name in once]
     for level, flags in LEVELS.items():
         table += [extension(f"fastnn._kernels.{level}.{name}", c, flags, []) for name, c in c_file.items()]
     return table

@@ -14,25 +14,31 @@ The map of the house, from the outside in; each part imports only what stands be
 =================  ==================================================================
 """
 
-from fastnn import checkpoint, functional, layers, random
+from fastnn import checkpoint, functional, gradients, layers, optim, random
 from fastnn._config import __version__, show_config
 from fastnn._threads import get_num_threads, set_num_threads
 from fastnn.checkpoint import load, load_metadata, save
+from fastnn.gradients import GradientAccumulator
 from fastnn.layers import Layer, Parameter
+from fastnn.optim import SGD
 from fastnn.random import Generator, manual_seed
 
 __all__ = [
+    "SGD",
     "Generator",
+    "GradientAccumulator",
     "Layer",
     "Parameter",
     "__version__",
     "checkpoint",
     "functional",
     "get_num_threads",
+    "gradients",
     "layers",
     "load",
     "load_metadata",
     "manual_seed",
+    "optim",
     "random",
     "save",
     "set_num_threads",

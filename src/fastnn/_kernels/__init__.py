@@ -9,10 +9,15 @@ import os
 from pathlib import Path
 
 from fastnn._kernels._runtime import cpu_level, get_thread_limit, has_openmp, seal_threads, set_thread_limit
+from fastnn._kernels._tensors import TensorTable
 
 # Build → the least CPU level that runs it; best first.
 LEVELS = {"x86_64_v4": 4, "x86_64_v3": 3, "x86_64_v2": 2, "generic": 0}
-MODULES: tuple[str, ...] = ("random",)
+MODULES: tuple[str, ...] = (
+    "accumulate",
+    "random",
+    "sgd",
+)
 
 
 def built() -> list[str]:

@@ -1,0 +1,327 @@
+"""Stochastic gradient descent over a table of parameters: update, clipping, projections.
+
+Design
+  (A) One step is one kernel call and one pass over memory, whatever the number of tensors: a strip of STRIP elements
+      is scaled, decayed, averaged and applied while it is in registers. Terms that are switched off are left out, not
+      multiplied by zero (which would turn an infinity into NaN); the tests are made once a strip.
+  (B) There is one update, `update_strip`. A tail shorter than a strip goes through it in padded copies.
+  (C) Coefficients are double and rounded once to the data's precision. The first step with a momentum buffer is the
+      ordinary one with a buffer of zeros and an undampened gradient, which leaves the gradient itself in it.
+  (D) Norms are sums over pieces of the table in double precision, merged in the order of pieces. Clipping and
+      skipping read the gradients once before the update; the ball's and the rows' norms are formed of each piece just
+      written, while it is in cache.
+  (E) A projection that changes nothing writes nothing.
+"""
+
+cimport numpy as cnp
+from cython cimport floating
+from libc.math cimport INFINITY, NAN, isfinite, sqrt
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels._sums cimport muladd, norm2, other_unit, square_sum
+from fastnn._kernels._tensors cimport Piece, Pieces, Tensor, TensorTable
+
+cnp.import_array()
+
+__all__ = ["clip_gradients", "gradient_norm", "parameter_norm", "project_ball", "project_rows", "sgd_step", "zero_gradients"]
+
+cdef enum:
+    STRIP = 64
+
+cdef struct Group:
+    double scale     # of the raw gradient: the clipping factor, negative to maximise
+    double lr
+    double decay     # coupled weight decay
+    double shrink    # decoupled weight decay: lr · weight decay
+    double momentum
+    double keep      # 1 − dampening, in the first step 1
+    bint buffered    # whether there is a momentum buffer
+    bint nesterov
+
+cdef struct StepArguments:
+    Pieces table
+    Group* groups
+    double row_norm  # the most that a row's norm may be, infinity without this constraint
+    bint squares     # whether to sum the squares of the new parameters
+
+cdef enum Operation:
+    SQUARES     # partial sums of (value · x)²
+    SCALE       # x ← value · x
+    BOUND_ROWS  # rows of norm at most `value`
+    ZERO
+
+# One of the lesser passes over all parameters or all gradients.
+cdef struct Pass:
+    Pieces table
+    Operation operation
+    bint of_grad
+    double value
+
+
+# ---- mathematics on pointers ---------------------------------------------------------------------------------------
+
+cdef inline void update_strip(floating* p, const floating* g, floating* b, const Group* group,
+                              bint decayed) noexcept nogil:
+    # p INOUT (STRIP,) parameters; g IN (STRIP,) gradients; b INOUT (STRIP,) momentum buffer, NULL without
+    cdef floating scale = <floating>group.scale, minus_lr = <floating>-group.lr, decay = <floating>group.decay
+    cdef floating minus_shrink = <floating>-group.shrink
+    cdef floating momentum = <floating>group.momentum, keep = <floating>group.keep
+    cdef floating u[STRIP]
+    cdef Py_ssize_t j
+    for j in range(STRIP):
+        u[j] = scale * g[j]
+    if decayed and decay != 0:
+        for j in range(STRIP):
+            u[j] = muladd(decay, p[j], u[j])
+    if b != NULL:
+        for j in range(STRIP):
+            u[j] = keep * u[j]
+        if group.nesterov:
+            # dampening is zero (keep is one) wherever there is a Nesterov step
+            for j in range(STRIP):
+                b[j] = muladd(momentum, b[j], u[j])
+                u[j] = muladd(momentum, b[j], u[j])
+        else:
+            for j in range(STRIP):
+                b[j] = muladd(momentum, b[j], u[j])
+                u[j] = b[j]
+    for j in range(STRIP):
+        u[j] = muladd(minus_lr, u[j], p[j])
+    if decayed and minus_shrink != 0:
+        for j in range(STRIP):
+            u[j] = muladd(minus_shrink, u[j], u[j])
+    for j in range(STRIP):
+        p[j] = u[j]
+
+
+cdef inline void update(floating* p, const floating* g, floating* b, Py_ssize_t n, const Group* group,
+                        bint decayed) noexcept nogil:
+    cdef floating tail_p[STRIP]
+    cdef floating tail_g[STRIP]
+    cdef floating tail_b[STRIP]
+    cdef Py_ssize_t i, j, whole = n - n % STRIP
+    for i in range(n // STRIP):
+        j = i * STRIP
+        update_strip(p + j, g + j, b + j if b != NULL else NULL, group, decayed)
+    if whole < n:
+        for j in range(STRIP):
+            tail_p[j] = tail_g[j] = tail_b[j] = 0
+        for j in range(n - whole):
+            tail_p[j] = p[whole + j]
+            tail_g[j] = g[whole + j]
+            if b != NULL:
+                tail_b[j] = b[whole + j]
+        update_strip(tail_p, tail_g, tail_b if b != NULL else NULL, group, decayed)
+        for j in range(n - whole):
+            p[whole + j] = tail_p[j]
+            if b != NULL:
+                b[whole + j] = tail_b[j]
+
+
+cdef inline void scale(floating* x, Py_ssize_t n, double factor) noexcept nogil:
+    cdef floating rounded = <floating>factor
+    cdef Py_ssize_t i
+    for i in range(n):
+        x[i] *= rounded
+
+
+cdef inline void bound_rows(floating* x, Py_ssize_t n, Py_ssize_t row, double bound) noexcept nogil:
+    # rows with ‖row‖₂ > bound are scaled to it
+    cdef Py_ssize_t i
+    cdef double norm
+    for i in range(n // row):
+        norm = norm2(x + i * row, row)
+        if norm > bound:
+            scale(x + i * row, row, bound / norm)
+
+
+# ---- one piece of the table ----------------------------------------------------------------------------------------
+
+cdef inline void step_piece(floating* p, floating* g, floating* b, Py_ssize_t n, const Tensor* tensor,
+                            const StepArguments* step, double* squares) noexcept nogil:
+    cdef const Group* group = &step.groups[tensor.group]
+    update(p, g, b if group.buffered else NULL, n, group, tensor.decay)
+    if tensor.row > 0 and step.row_norm < INFINITY:
+        bound_rows(p, n, tensor.row, step.row_norm)
+    if step.squares:
+        squares[0] = square_sum(p, n, 1)
+
+
+cdef void step_task(void* arguments, Py_ssize_t block) noexcept nogil:
+    cdef const StepArguments* step = <const StepArguments*>arguments
+    cdef const Tensor* tensor
+    cdef const Piece* piece
+    cdef Py_ssize_t k
+    for k in range(step.table.first[block], step.table.first[block + 1]):
+        piece = &step.table.pieces[k]
+        tensor = &step.table.tensors[piece.tensor]
+        if tensor.wide:
+            step_piece(<double*>tensor.data + piece.start, <double*>tensor.grad + piece.start,
+                       <double*>tensor.state[0] + piece.start, piece.stop - piece.start, tensor, step,
+                       &step.table.partial[2 * k])
+        else:
+            step_piece(<float*>tensor.data + piece.start, <float*>tensor.grad + piece.start,
+                       <float*>tensor.state[0] + piece.start, piece.stop - piece.start, tensor, step,
+                       &step.table.partial[2 * k])
+
+
+cdef inline void pass_piece(floating* x, Py_ssize_t n, Py_ssize_t row, const Pass* this, double* partial) noexcept nogil:
+    if this.operation == SQUARES:
+        partial[0] = square_sum(x, n, this.value)
+    elif this.operation == SCALE:
+        scale(x, n, this.value)
+    elif this.operation == BOUND_ROWS and row > 0:
+        bound_rows(x, n, row, this.value)
+    elif this.operation == ZERO:
+        memset(x, 0, n * sizeof(floating))
+
+
+cdef void pass_task(void* arguments, Py_ssize_t block) noexcept nogil:
+    cdef const Pass* this = <const Pass*>arguments
+    cdef const Tensor* tensor
+    cdef const Piece* piece
+    cdef Py_ssize_t k
+    cdef void* x
+    for k in range(this.table.first[block], this.table.first[block + 1]):
+        piece = &this.table.pieces[k]
+        tensor = &this.table.tensors[piece.tensor]
+        x = tensor.grad if this.of_grad else tensor.data
+        if tensor.wide:
+            pass_piece(<double*>x + piece.start, piece.stop - piece.start, tensor.row, this,
+                       &this.table.partial[2 * k])
+        else:
+            pass_piece(<float*>x + piece.start, piece.stop - piece.start, tensor.row, this,
+                       &this.table.partial[2 * k])
+
+
+cdef void run(TensorTable table, Operation operation, bint of_grad, double value) noexcept nogil:
+    cdef Pass this = Pass(table.table, operation, of_grad, value)
+    parallel_for(pass_task, &this, table.blocks, table.nbytes)
+
+
+cdef double norm_of(TensorTable table, bint of_grad, double total) noexcept nogil:
+    # The norm of all gradients or parameters together. `total` is their sum of squares if it is known, else NaN.
+    cdef double unit = 1
+    if total != total:
+        run(table, SQUARES, of_grad, 1)
+        total = table.total(0)
+    if table.wide:
+        unit = other_unit(total)
+        if unit != 1:
+            run(table, SQUARES, of_grad, unit)
+            total = table.total(0)
+    return sqrt(total) / unit
+
+
+cdef inline double clip_factor(double norm, double limit) noexcept nogil:
+    # min(1, limit/(norm + 1e-6)) as PyTorch forms it; NaN stays NaN
+    cdef double factor = limit / (norm + 1e-6)
+    return 1 if factor >= 1 else factor
+
+
+# ---- entry points --------------------------------------------------------------------------------------------------
+
+def sgd_step(TensorTable table, list groups, double clip_norm, bint skip_nonfinite, double radius, double row_norm):
+    """One step of all parameters. False if it was skipped for a gradient that is not finite.
+
+    `groups` holds for each group (lr, momentum, keep, weight_decay, buffered, nesterov, maximize, decoupled).
+    Infinity for `clip_norm`, `radius` (of the ball) and `row_norm` means none.
+    """
+    cdef StepArguments step
+    cdef Group* group
+    cdef Py_ssize_t i
+    cdef double lr, momentum, keep, weight_decay, norm, factor = 1
+    cdef bint buffered, nesterov, maximize, decoupled, skipped = False
+    if len(groups) != table.groups:
+        raise ValueError(f"groups must have {table.groups} entries, got {len(groups)}")
+    table.refresh(True, False)
+    step.table, step.row_norm, step.squares = table.table, row_norm, radius < INFINITY
+    step.groups = <Group*>calloc(table.groups + 1, sizeof(Group))
+    if step.groups == NULL:
+        raise MemoryError
+    try:
+        for i in range(table.groups):
+            group = &step.groups[i]
+            lr, momentum, keep, weight_decay, buffered, nesterov, maximize, decoupled = groups[i]
+            group.lr, group.momentum, group.keep = lr, momentum, keep
+            group.buffered, group.nesterov = buffered, nesterov
+            group.scale = -1 if maximize else 1
+            group.decay = 0 if decoupled else weight_decay
+            group.shrink = lr * weight_decay if decoupled else 0
+        with nogil:
+            if skip_nonfinite or clip_norm < INFINITY:
+                norm = norm_of(table, True, NAN)
+                skipped = skip_nonfinite and not isfinite(norm)
+                factor = clip_factor(norm, clip_norm) if clip_norm < INFINITY else 1
+                for i in range(table.groups):
+                    step.groups[i].scale *= factor
+            if not skipped:
+                parallel_for(step_task, &step, table.blocks, 5 * table.nbytes)
+                if step.squares:
+                    norm = norm_of(table, False, table.total(0))
+                    if norm > radius:
+                        run(table, SCALE, False, radius / norm)
+    finally:
+        free(step.groups)
+    table.write_back()
+    return not skipped
+
+
+def clip_gradients(TensorTable table, double limit):
+    """Scale all gradients together to a norm of at most `limit`; the norm they had."""
+    cdef double norm, factor
+    table.refresh(False, True)
+    with nogil:
+        norm = norm_of(table, True, NAN)
+        factor = clip_factor(norm, limit)
+        if factor != 1:
+            run(table, SCALE, True, factor)
+    table.write_back()
+    return norm
+
+
+def gradient_norm(TensorTable table):
+    """The norm of all gradients together."""
+    cdef double norm
+    table.refresh(False, False)
+    with nogil:
+        norm = norm_of(table, True, NAN)
+    return norm
+
+
+def parameter_norm(TensorTable table):
+    """The norm of all parameters together."""
+    cdef double norm
+    table.refresh(False, False)
+    with nogil:
+        norm = norm_of(table, False, NAN)
+    return norm
+
+
+def project_ball(TensorTable table, double radius):
+    """Scale all parameters together to a norm of at most `radius`."""
+    cdef double norm
+    table.refresh(True, False)
+    with nogil:
+        norm = norm_of(table, False, NAN)
+        if norm > radius:
+            run(table, SCALE, False, radius / norm)
+    table.write_back()
+
+
+def project_rows(TensorTable table, double bound):
+    """Scale every row to a norm of at most `bound`; the table is one by rows."""
+    table.refresh(True, False)
+    with nogil:
+        run(table, BOUND_ROWS, False, bound)
+    table.write_back()
+
+
+def zero_gradients(TensorTable table):
+    """Fill all gradients with zeros."""
+    table.refresh(False, True)
+    with nogil:
+        run(table, ZERO, True, 0)
+    table.write_back()
