@@ -111,8 +111,8 @@ def total(a: Array, axes: Iterable[int]) -> Array:
     return flat.sum(axis=1).reshape([1 if k in axes else n for k, n in enumerate(a.shape)])
 
 
-def _shaped(parameter: Array | None, view: View, default: float) -> Array:
-    return np.full(view.affine, default, Real) if parameter is None else parameter.astype(Real).reshape(view.affine)
+def _shaped(parameter: Array | None, view: View, default: float, real: type) -> Array:
+    return np.full(view.affine, default, real) if parameter is None else parameter.astype(real).reshape(view.affine)
 
 
 @np.errstate(all="ignore")
@@ -126,35 +126,37 @@ def forward(
     *,
     centred: bool = True,
     constants: tuple[Array, Array] | None = None,
+    real: type = Real,
 ) -> Forward:
     """y = x̂·weight + bias with x̂ = (x − mean)/√(var + eps).
 
     ``centred=False`` leaves the mean out: RMS norm. `constants` are a mean and a variance for each value of the
-    affine parameters, to use instead of the input's own: batch norm in evaluation mode.
+    affine parameters, to use instead of the input's own: batch norm in evaluation mode. `real` is the arithmetic:
+    float64 is a quick oracle for well-behaved float32.
     """
     counted = np.ones(view.shape, bool) if mask is None else np.broadcast_to(mask, x.shape).reshape(view.shape)
-    count = total(counted.astype(Real), view.axes)
-    wide = x.reshape(view.shape).astype(Real)
-    zero = Real(0)
+    count = total(counted.astype(real), view.axes)
+    wide = x.reshape(view.shape).astype(real)
+    zero = real(0)
     if constants is not None:
-        mean, var = (c.astype(Real).reshape(view.affine) for c in constants)
+        mean, var = (c.astype(real).reshape(view.affine) for c in constants)
         centre = wide - mean
     else:
         mean = np.zeros_like(count)
         centre = wide
         if centred:
-            rough = (total(np.where(counted, wide, zero), view.axes) / count).astype(x.dtype).astype(Real)
+            rough = (total(np.where(counted, wide, zero), view.axes) / count).astype(x.dtype).astype(real)
             centre = wide - rough
             lo = total(np.where(counted, centre, zero), view.axes) / count
             mean = rough + lo
             centre = centre - lo
         var = total(np.where(counted, centre * centre, zero), view.axes) / count
-    rstd = 1 / np.sqrt(var + Real(eps))
+    rstd = 1 / np.sqrt(var + real(eps))
     # A constant group is its own mean, whatever eps; a group that counts nothing has no statistics and gives zero.
-    xhat = np.where((centre == 0) & (var + Real(eps) == 0), zero, centre * rstd)
+    xhat = np.where((centre == 0) & (var + real(eps) == 0), zero, centre * rstd)
     if constants is None:
         xhat = np.where(count == 0, zero, xhat)
-    y = xhat * _shaped(weight, view, 1) + _shaped(bias, view, 0)
+    y = xhat * _shaped(weight, view, 1, real) + _shaped(bias, view, 0, real)
     statistics = mean, var, rstd, count
     return Forward(y.reshape(x.shape), xhat.reshape(x.shape), *statistics, counted, view, centred, constants is None)
 
@@ -165,18 +167,18 @@ def backward(dy: Array, f: Forward, weight: Array | None = None) -> Backward:
 
     Every position is normalised, so every position's g reaches the statistics; only counted ones feel them.
     """
-    view = f.view
+    view, real = f.view, f.xhat.dtype.type
     xhat = f.xhat.reshape(view.shape)
-    upstream = dy.reshape(view.shape).astype(Real)
-    g = upstream * _shaped(weight, view, 1)
-    through_mean = through_rstd = Real(0)
+    upstream = dy.reshape(view.shape).astype(real)
+    g = upstream * _shaped(weight, view, 1, real)
+    through_mean = through_rstd = real(0)
     if f.own:
         through_rstd = f.counted * xhat * (total(g * xhat, view.axes) / f.count)
     if f.own and f.centred:
         through_mean = f.counted * (total(g, view.axes) / f.count)
     void = (f.count == 0) & f.own
-    terms = [np.where(void, Real(0), f.rstd * t) for t in (g, through_mean, through_rstd)]
-    dinput = np.where(void, Real(0), f.rstd * (g - through_mean - through_rstd))
+    terms = [np.where(void, real(0), f.rstd * t) for t in (g, through_mean, through_rstd)]
+    dinput = np.where(void, real(0), f.rstd * (g - through_mean - through_rstd))
     scale = max(np.abs(t).max(initial=0) for t in terms)
     shared = tuple(k for k, n in enumerate(view.affine) if n == 1)
     (dweight, weight_size), (dbias, bias_size) = (
@@ -206,21 +208,21 @@ def units(actual: Array, expected: Array, scale: Array | float) -> float:
     A scale so small that the unit is below the smallest subnormal counts that instead: nothing can be closer. An
     infinite result stands for the least number that rounds to it; NaN must be where it is expected, and only there.
     """
-    info = np.finfo(actual.dtype)
+    info, real = np.finfo(actual.dtype), expected.dtype.type
     expected = expected.reshape(actual.shape)
     with np.errstate(all="ignore"):
-        least = Real(info.max) * (1 + Real(info.eps) / 4)
+        least = real(info.max) * (1 + real(info.eps) / 4)
         stands_for = np.where(np.isinf(actual), np.copysign(np.maximum(least, np.abs(expected)), actual), actual)
-        unit = np.maximum(Real(info.eps) / 2 * scale, Real(info.smallest_subnormal))
+        unit = np.maximum(real(info.eps) / 2 * scale, real(info.smallest_subnormal))
         count = np.abs(stands_for - expected) / np.broadcast_to(unit, expected.shape)
     same = (stands_for == expected) | (np.isnan(actual) & np.isnan(expected))
-    count = np.where(same, Real(0), np.where(np.isnan(count), Real(np.inf), count))
+    count = np.where(same, real(0), np.where(np.isnan(count), real(np.inf), count))
     return float(count.max(initial=0))
 
 
 def forward_units(y: Array, f: Forward, weight: Array | None = None) -> float:
     """Relative to max(|weight|·max(1, |x̂|), |y|), element by element."""
-    size = np.abs(_shaped(weight, f.view, 1)) * np.maximum(1, np.abs(f.xhat.reshape(f.view.shape)))
+    size = np.abs(_shaped(weight, f.view, 1, f.xhat.dtype.type)) * np.maximum(1, np.abs(f.xhat.reshape(f.view.shape)))
     return units(y, f.y, np.maximum(size.reshape(y.shape), np.abs(f.y)))
 
 

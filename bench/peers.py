@@ -1,0 +1,100 @@
+"""fastnn beside PyTorch eager, torch.compile, JAX jit and the copy limit, interleaved in one process.
+
+    python bench/peers.py norm                        every case whose name contains "norm"
+    python bench/peers.py layer_norm --peers torch    quicker: nothing to compile
+    python bench/peers.py norm --json out.json
+
+Times are medians of short interleaved rounds. "/best" is how many times longer the best peer takes than fastnn,
+"/copy" how many times longer fastnn takes than copying the bytes that must move; both end in geometric means.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tests")]
+
+import environment  # noqa: E402
+
+LIBRARY = {"torch": "torch", "compile": "torch", "jax": "jax"}
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    logs = [math.log(v) for v in values]
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", help="parts of case names; a case that contains any of them runs")
+    parser.add_argument("--skip", default="", help="leave out cases whose name contains this")
+    parser.add_argument("--peers", default="torch,compile,jax", help="which of torch,compile,jax; '' for none")
+    parser.add_argument("--threads", type=int, default=0, help="confine all to so many processors (default: all)")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--keep-memory", action="store_true", help="let malloc keep freed memory (no page faults)")
+    parser.add_argument("--no-check", action="store_true", help="skip the check against the oracle")
+    parser.add_argument("--json", type=Path, help="write all times to this file")
+    return parser.parse_args()
+
+
+def main() -> int:
+    chosen = options()
+    threads = environment.prepare(chosen.threads, chosen.keep_memory)
+    # Only now what starts threads: numpy's BLAS, the libraries.
+    import fastnn
+    import norm_peers
+    import norms
+    from cases import CASES
+    from copying import copier
+    from timing import interleaved, medians
+
+    names = [p for p in chosen.peers.split(",") if p and importlib.util.find_spec(LIBRARY[p])]
+    fastnn.set_num_threads(threads)
+    if {"torch", "compile"} & set(names):
+        import torch
+
+        torch.set_num_threads(threads)
+    cases = [c for c in CASES if not chosen.cases or any(part in c.name for part in chosen.cases)]
+    cases = [c for c in cases if not (chosen.skip and chosen.skip in c.name)]
+    kept = "kept" if chosen.keep_memory else "given back (malloc's default)"
+    print(f"{threads} threads, {fastnn._kernels.ISA}, freed memory {kept}; microseconds")
+    head = f"{'case':58}{'MB':>8}{'fastnn':>10}" + "".join(f"{n:>10}" for n in names)
+    print(head + f"{'copy':>10}{'/best':>8}{'/copy':>8}", flush=True)
+    rows = []
+    for case in cases:
+        run, verify = norms.ours(case)
+        if not chosen.no_check:
+            verify()
+        contenders = {"fastnn": run, "copy": copier(case.bytes, threads), "copy, one thread": copier(case.bytes, 1)}
+        for name in names:
+            contenders[name] = norm_peers.PEERS[name](case)
+            norm_peers.agree(name, case, contenders[name](), run())
+        times = interleaved(contenders, chosen.rounds)
+        median = medians(times)
+        copy = min(median["copy"], median["copy, one thread"])
+        best = min((median[n] for n in names), default=math.nan) / median["fastnn"]
+        row = f"{case.name:58}{case.bytes / 1e6:8.2f}{median['fastnn'] * 1e6:10.1f}"
+        row += "".join(f"{median[n] * 1e6:10.1f}" for n in names)
+        print(row + f"{copy * 1e6:10.1f}{best:8.2f}{median['fastnn'] / copy:8.2f}", flush=True)
+        rows.append({"case": case, "best": best, "copy": median["fastnn"] / copy, "times": times})
+    for family in dict.fromkeys(row["case"].family for row in rows):
+        here = [row for row in rows if row["case"].family == family]
+        large = [row["copy"] for row in here if row["case"].bytes / row["case"].arrays > 65536]
+        line = f"{family}: {len(here)} cases; over 64 KB {geometric_mean(large):.2f} times the copy"
+        if names:
+            lost = [row["case"].name for row in here if row["best"] < 1]
+            line += f"; best peer / fastnn {geometric_mean(row['best'] for row in here):.2f}"
+            line += f"; slower than a peer: {', '.join(lost) or 'none'}"
+        print(line)
+    if chosen.json:
+        data = {row["case"].name: row["times"] | {"bytes": row["case"].bytes} for row in rows}
+        chosen.json.write_text(json.dumps(data, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
