@@ -19,16 +19,37 @@ from fastnn._config import __version__, show_config
 from fastnn._threads import get_num_threads, set_num_threads
 from fastnn.checkpoint import load, load_metadata, save
 from fastnn.gradients import GradientAccumulator
-from fastnn.layers import Layer, Parameter
+from fastnn.layers import (
+    AvgPool2d,
+    Conv2d,
+    Flatten,
+    Identity,
+    Layer,
+    Linear,
+    MaxPool2d,
+    Parameter,
+    ReLU,
+    Residual,
+    Sequential,
+)
 from fastnn.optim import SGD
 from fastnn.random import Generator, manual_seed
 
 __all__ = [
     "SGD",
+    "AvgPool2d",
+    "Conv2d",
+    "Flatten",
     "Generator",
     "GradientAccumulator",
+    "Identity",
     "Layer",
+    "Linear",
+    "MaxPool2d",
     "Parameter",
+    "ReLU",
+    "Residual",
+    "Sequential",
     "__version__",
     "checkpoint",
     "functional",

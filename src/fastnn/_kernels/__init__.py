@@ -15,8 +15,13 @@ from fastnn._kernels._tensors import TensorTable
 LEVELS = {"x86_64_v4": 4, "x86_64_v3": 3, "x86_64_v2": 2, "generic": 0}
 MODULES: tuple[str, ...] = (
     "accumulate",
+    "activation",
+    "loss",
+    "pool",
     "random",
     "sgd",
+    "sums",
+    "unfold",
 )
 
 

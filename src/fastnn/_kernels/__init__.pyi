@@ -55,3 +55,83 @@ def project_rows(table: TensorTable, bound: float) -> None: ...
 def zero_gradients(table: TensorTable) -> None: ...
 def accumulator_add(table: TensorTable, weight: float, before: float) -> None: ...
 def accumulator_finish(table: TensorTable, weight: float) -> tuple[float, float]: ...
+
+# activation
+ACTIVATIONS: dict[str, int]
+
+def activation_forward(kind: int, x: Any, out: Any = None, p: float = 0, q: float = 0) -> Array | None: ...
+def activation_backward(kind: int, dy: Any, saved: Array, p: float = 0, q: float = 0) -> Array | None: ...
+
+# loss
+def cross_entropy_rows(
+    x: Array, target: Array, weight: Array | None, ignore: int, smoothing: float, statistics: Array, losses: Array
+) -> tuple[float, float] | int: ...
+def cross_entropy_rows_backward(
+    x: Array,
+    target: Array,
+    weight: Array | None,
+    ignore: int,
+    smoothing: float,
+    statistics: Array,
+    scale: float,
+    scales: Array | None,
+    dx: Array,
+) -> None: ...
+
+# pool
+def pool_forward(
+    x: Array,
+    y: Array,
+    winner: Array | None,
+    planes: int,
+    run: int,
+    h: tuple[int, ...],
+    w: tuple[int, ...],
+    maximum: bool,
+    count_padding: bool = True,
+    divisor: int = 0,
+) -> None: ...
+def pool_backward(
+    dy: Array,
+    dx: Array,
+    winner: Array | None,
+    planes: int,
+    run: int,
+    h: tuple[int, ...],
+    w: tuple[int, ...],
+    maximum: bool,
+    count_padding: bool = True,
+    divisor: int = 0,
+) -> None: ...
+
+# sums
+def channel_sums(x: Array, outer: int, channels: int, inner: int) -> Array: ...
+def add_bias(y: Array, bias: Array, outer: int, channels: int, inner: int) -> None: ...
+
+# unfold
+def unfold(
+    x: Array,
+    columns: Array,
+    h: tuple[int, ...],
+    w: tuple[int, ...],
+    channels: int,
+    groups: int,
+    image: int,
+    images: int,
+    first_row: int,
+    rows: int,
+    channels_last: bool,
+) -> None: ...
+def fold(
+    x: Array,
+    columns: Array,
+    h: tuple[int, ...],
+    w: tuple[int, ...],
+    channels: int,
+    groups: int,
+    image: int,
+    images: int,
+    first_row: int,
+    rows: int,
+    channels_last: bool,
+) -> None: ...

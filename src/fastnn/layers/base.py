@@ -97,6 +97,17 @@ class Layer:
     def _backward(self, dy: Array, context: Any) -> Array:
         raise NotImplementedError
 
+    def _settings(self) -> str:
+        """What `repr` shows in parentheses: the constructor's arguments where they are not the defaults."""
+        return ""
+
+    def __repr__(self) -> str:
+        """The layer and those inside it as a tree."""
+        inner = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
+        lines = [self._settings(), *inner] if self._settings() else inner
+        body = "".join(f"\n  {line}" for line in lines) + "\n" if inner else self._settings()
+        return f"{type(self).__name__}({body})"
+
     # -- structure ---------------------------------------------------------------------------------------------------
 
     def named_children(self) -> Iterator[tuple[str, "Layer"]]:

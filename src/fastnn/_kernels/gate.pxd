@@ -1,0 +1,33 @@
+# What entry points ask of an array before they take its pointer.
+
+cimport numpy as cnp
+
+
+cdef inline bint regular(object array) noexcept:
+    """A plain float32 or float64 ndarray, native, aligned and C-contiguous: what kernels read as it is."""
+    cdef int dtype
+    if not cnp.PyArray_CheckExact(array) or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>array):
+        return False
+    dtype = cnp.PyArray_TYPE(<cnp.ndarray>array)
+    return dtype == cnp.NPY_FLOAT or dtype == cnp.NPY_DOUBLE
+
+
+cdef inline bint same_form(cnp.ndarray a, object b) noexcept:
+    """Whether `b` is regular and has the dtype and shape of `a`."""
+    return (
+        regular(b)
+        and cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(<cnp.ndarray>b)
+        and cnp.PyArray_SAMESHAPE(a, <cnp.ndarray>b)
+    )
+
+
+cdef inline bint shifted(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Whether two regular arrays of one form overlap without being the same memory."""
+    cdef char* p = <char*>cnp.PyArray_DATA(a)
+    cdef char* q = <char*>cnp.PyArray_DATA(b)
+    return p != q and p < q + cnp.PyArray_NBYTES(b) and q < p + cnp.PyArray_NBYTES(a)
+
+
+cdef inline cnp.ndarray like(cnp.ndarray a):
+    """A new array of the form of `a`."""
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
