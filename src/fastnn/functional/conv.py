@@ -292,10 +292,10 @@ def _pixels(images: Array, g: Geometry, channels: int, block: Block) -> Array:
     start = block.row * width
     if g.last:
         start += block.image * pixels
-        matrix = images.reshape(g.n * pixels, g.groups, channels // g.groups)
-        return matrix[start : start + block.images * block.rows * width].swapaxes(0, 1)
-    matrix = images.reshape(g.n, g.groups, channels // g.groups, pixels)
-    return matrix[block.image : block.image + block.images, :, :, start : start + block.rows * width]
+        rows = images.reshape(g.n * pixels, g.groups, channels // g.groups)
+        return rows[start : start + block.images * block.rows * width].swapaxes(0, 1)
+    planes = images.reshape(g.n, g.groups, channels // g.groups, pixels)
+    return planes[block.image : block.image + block.images, :, :, start : start + block.rows * width]
 
 
 def _unfold(x: Array, g: Geometry, block: Block) -> tuple[Array, Array]:
