@@ -84,7 +84,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 def overlaps(a: Array, b: Array) -> bool:
     """Whether two arrays share memory; in doubt, yes."""
     try:
-        return bool(np.shares_memory(a, b, max_work=1000))
+        return bool(np.shares_memory(a, b, max_work=1000))  # type: ignore[arg-type]  # numpy's stub allows only −1, 0
     except np.exceptions.TooHardError:
         return True
 

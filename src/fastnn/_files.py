@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ def replace(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -
     target = Path(os.path.realpath(path))
     folder = os.open(target.parent, os.O_RDONLY)
     try:
-        temporary = f".fastnn-{secrets.token_hex(8)}.tmp"
+        temporary = f".fastnn-{os.urandom(8).hex()}.tmp"
         descriptor, named = _open_temporary(target.parent, temporary)
         try:
             with open(descriptor, "wb") as file:

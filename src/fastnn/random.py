@@ -239,7 +239,7 @@ def _float_type(dtype: npt.DTypeLike) -> "np.dtype[Any]":
 class _NumpySource:
     """A `numpy.random.Generator` behind our signatures."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: "np.random.Generator") -> None:  # in quotes: numpy.random is loaded where it is used
         self._rng = rng
 
     def uniform(self, shape: Shape, low: float = 0.0, high: float = 1.0, *, dtype: npt.DTypeLike = np.float32) -> Array:

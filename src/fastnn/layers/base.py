@@ -59,6 +59,28 @@ class Layer:
     A subclass defines ``_evaluate(x) -> y``, ``_forward(x) -> (y, ctx)`` and ``_backward(dy, ctx) -> dx``, the last
     adding into the gradients of its parameters. Attributes that are a `Parameter` or a `Layer` are found by name, in
     the order they were set; names in the class attribute ``_buffers`` are saved with the parameters but not trained.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnn
+    >>> class Scale(fastnn.Layer):
+    ...     def __init__(self, factor):
+    ...         super().__init__()
+    ...         self.factor = fastnn.Parameter(np.array([factor]))
+    ...     def _evaluate(self, x):
+    ...         return self.factor.data * x
+    ...     def _forward(self, x):
+    ...         return self._evaluate(x), x
+    ...     def _backward(self, dy, x):
+    ...         self.factor.grad += (dy * x).sum()
+    ...         return self.factor.data * dy
+    >>> layer = Scale(3.0)
+    >>> layer(np.array([1.0, 2.0]))
+    array([3., 6.])
+    >>> layer.backward(np.array([1.0, 1.0]))
+    array([3., 3.])
+    >>> layer.factor.grad
+    array([3.])
     """
 
     training: bool = True
