@@ -18,6 +18,15 @@ def test_layers_are_their_functions():
         (conv, F.conv2d(x, conv.weight.data, conv.bias.data, (2, 1), 1, (1, 2), 2)),
         (linear, F.linear(x, linear.weight.data, linear.bias.data)),
         (fastnn.ReLU(), F.relu(x)),
+        (fastnn.LeakyReLU(0.3), F.leaky_relu(x, 0.3)),
+        (fastnn.ELU(0.7), F.elu(x, 0.7)),
+        (fastnn.GELU(), F.gelu(x)),
+        (fastnn.GELU("tanh"), F.gelu(x, "tanh")),
+        (fastnn.SiLU(), F.silu(x)),
+        (fastnn.Sigmoid(), F.sigmoid(x)),
+        (fastnn.Tanh(), F.tanh(x)),
+        (fastnn.Softplus(0.5, 1.0), F.softplus(x, 0.5, 1.0)),
+        (fastnn.Softmax(2), F.softmax(x, 2)),
         (fastnn.MaxPool2d(3, 2, 1, 1, True), F.max_pool2d(x, 3, 2, 1, 1, True)),
         (fastnn.AvgPool2d(3, 2, 1, True, False, 5), F.avg_pool2d(x, 3, 2, 1, True, False, 5)),
         (fastnn.Flatten(), x.reshape(2, -1)),
@@ -158,6 +167,45 @@ def test_repr_is_a_tree():
     )
 
 
+def test_repr_shows_what_is_not_the_default():
+    assert [
+        repr(layer)
+        for layer in (fastnn.ELU(), fastnn.ELU(2), fastnn.GELU("tanh"), fastnn.Softplus(2), fastnn.Softmax(-1))
+    ] == [
+        "ELU()",
+        "ELU(2.0)",
+        "GELU('tanh')",
+        "Softplus(2.0, 20.0)",
+        "Softmax(-1)",
+    ]
+
+
+def test_summary(capsys):
+    shared = fastnn.Linear(8, 8, rng=0)
+    model = fastnn.Sequential(
+        fastnn.Conv2d(1, 2, 3, rng=0), fastnn.Flatten(), fastnn.Residual(shared), shared, fastnn.ReLU()
+    )
+    model.train()
+    text = fastnn.summary(model, (3, 1, 4, 4))
+    assert capsys.readouterr().out == text + "\n"
+    assert text.splitlines() == [
+        "layer                                    output shape  parameters",
+        "Sequential                               (3, 8)                92",
+        "  (0): Conv2d(1, 2, kernel_size=(3, 3))  (3, 2, 2, 2)          20",
+        "  (1): Flatten()                         (3, 8)                 0",
+        "  (2): Residual                          (3, 8)                72",
+        "    (layer): Linear(8, 8)                (3, 8)                72",
+        "  (3): Linear(8, 8)                      (3, 8)                72",
+        "  (4): ReLU()                            (3, 8)                 0",
+        "92 parameters, 0.4 KiB",
+    ]
+    assert model.training
+    assert not any("_evaluate" in vars(layer) or layer._contexts for _, layer in model.named_layers())
+    with pytest.raises(ValueError, match="four axes"):
+        fastnn.summary(model, (3, 4))
+    assert not any("_evaluate" in vars(layer) for _, layer in model.named_layers())
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -170,6 +218,8 @@ def test_repr_is_a_tree():
         (lambda: fastnn.Conv2d(3, 4, 1, channel_axis=0), "channel_axis must be"),
         (lambda: fastnn.MaxPool2d(2, 0), "stride must be"),
         (lambda: fastnn.AvgPool2d(2, divisor_override=0), "divisor_override must be"),
+        (lambda: fastnn.GELU("erf"), "approximate must be"),
+        (lambda: fastnn.Softplus(0), "beta must not be 0"),
         (lambda: fastnn.Flatten(1, 3)(np.zeros((2, 3))), "must have axes"),
     ],
 )

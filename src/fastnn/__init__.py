@@ -20,22 +20,33 @@ from fastnn._threads import get_num_threads, set_num_threads
 from fastnn.checkpoint import load, load_metadata, save
 from fastnn.gradients import GradientAccumulator
 from fastnn.layers import (
+    ELU,
+    GELU,
     AvgPool2d,
     Conv2d,
     Flatten,
     Identity,
     Layer,
+    LeakyReLU,
     Linear,
     MaxPool2d,
     Parameter,
     ReLU,
     Residual,
     Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+    summary,
 )
 from fastnn.optim import SGD
 from fastnn.random import Generator, manual_seed
 
 __all__ = [
+    "ELU",
+    "GELU",
     "SGD",
     "AvgPool2d",
     "Conv2d",
@@ -44,12 +55,18 @@ __all__ = [
     "GradientAccumulator",
     "Identity",
     "Layer",
+    "LeakyReLU",
     "Linear",
     "MaxPool2d",
     "Parameter",
     "ReLU",
     "Residual",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Tanh",
     "__version__",
     "checkpoint",
     "functional",
@@ -65,4 +82,5 @@ __all__ = [
     "schedules",
     "set_num_threads",
     "show_config",
+    "summary",
 ]

@@ -16,10 +16,12 @@ LEVELS = {"x86_64_v4": 4, "x86_64_v3": 3, "x86_64_v2": 2, "generic": 0}
 MODULES: tuple[str, ...] = (
     "accumulate",
     "activation",
+    "elementwise_loss",
     "loss",
     "pool",
     "random",
     "sgd",
+    "softmax",
     "sums",
     "unfold",
 )

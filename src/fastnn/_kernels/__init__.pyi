@@ -62,6 +62,24 @@ ACTIVATIONS: dict[str, int]
 def activation_forward(kind: int, x: Any, out: Any = None, p: float = 0, q: float = 0) -> Array | None: ...
 def activation_backward(kind: int, dy: Any, saved: Array, p: float = 0, q: float = 0) -> Array | None: ...
 
+# elementwise_loss
+MSE: int
+BCE_WITH_LOGITS: int
+
+def elementwise_loss(
+    kind: int, x: Array, target: Array, weight: Array | None, positive: Array | None, losses: Array | None
+) -> float: ...
+def elementwise_loss_backward(
+    kind: int,
+    x: Array,
+    target: Array,
+    weight: Array | None,
+    positive: Array | None,
+    scale: float,
+    scales: Array | None,
+    dx: Array,
+) -> None: ...
+
 # loss
 def cross_entropy_rows(
     x: Array, target: Array, weight: Array | None, ignore: int, smoothing: float, statistics: Array, losses: Array
@@ -103,6 +121,10 @@ def pool_backward(
     count_padding: bool = True,
     divisor: int = 0,
 ) -> None: ...
+
+# softmax
+def softmax_rows(x: Array, y: Array, rows: int, n: int, logarithm: bool) -> None: ...
+def softmax_rows_backward(dy: Array, y: Array, dx: Array, rows: int, n: int, logarithm: bool) -> None: ...
 
 # sums
 def channel_sums(x: Array, outer: int, channels: int, inner: int) -> Array: ...

@@ -14,6 +14,10 @@ from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels.elementary cimport (
+    exponential, exponential_minus_one, gaussian, hyperbolic_tangent, log_one_plus, logistic, logistic_parts,
+    magnitude, multiply_add, normal_distribution,
+)
 from fastnn._kernels.gate cimport like, regular, same_form, shifted
 
 cnp.import_array()
@@ -26,19 +30,132 @@ cdef enum:
 
 cdef enum Kind:
     RELU
+    LEAKY_RELU      # p: slope
+    ELU             # p: alpha
+    GELU
+    GELU_TANH
+    SILU
+    SIGMOID
+    TANH
+    SOFTPLUS        # p: beta, q: threshold
 
-ACTIVATIONS = {"relu": RELU}
+ACTIVATIONS = {
+    "relu": RELU, "leaky_relu": LEAKY_RELU, "elu": ELU, "gelu": GELU, "gelu_tanh": GELU_TANH, "silu": SILU,
+    "sigmoid": SIGMOID, "tanh": TANH, "softplus": SOFTPLUS,
+}
 
 
 # ---- formulas ----------------------------------------------------------------------------------------------------
+# x is the input, y the result; NaN stays NaN
 
 cdef inline floating relu(floating x) noexcept nogil:
-    # NaN stays
     return <floating>0 if x <= 0 else x
 
 
 cdef inline floating relu_gradient(floating dy, floating y) noexcept nogil:
     return <floating>0 if y <= 0 else dy
+
+
+cdef inline floating leaky_relu(floating x, floating slope) noexcept nogil:
+    return slope * x if x <= 0 else x
+
+
+cdef inline floating leaky_relu_gradient(floating dy, floating x, floating slope) noexcept nogil:
+    return slope * dy if x <= 0 else dy
+
+
+cdef inline floating elu(floating x, floating alpha) noexcept nogil:
+    cdef floating below = alpha * exponential_minus_one(<floating>0 if x > 0 else x)
+    return x if x > 0 else below
+
+
+cdef inline floating elu_gradient(floating dy, floating x, floating alpha) noexcept nogil:
+    cdef floating below = dy * (alpha * exponential(<floating>0 if x > 0 else x))
+    return dy if x > 0 else below
+
+
+cdef inline floating clipped(floating x, floating limit) noexcept nogil:
+    x = limit if x > limit else x
+    return -limit if x < -limit else x
+
+
+cdef inline floating gelu(floating x) noexcept nogil:
+    cdef floating c = clipped(x, 40)
+    return x * normal_distribution(c, gaussian(c))
+
+
+cdef inline floating gelu_gradient(floating dy, floating x) noexcept nogil:
+    # Φ(x) + x·φ(x)
+    cdef floating c = clipped(x, 40)
+    cdef floating density = gaussian(c)
+    return dy * multiply_add(c * <floating>0.3989422804014327, density, normal_distribution(c, density))
+
+
+cdef inline void gelu_tanh_parts(floating x, floating* upper, floating* lower) noexcept nogil:
+    # OUT σ(w) and 1 − σ(w), w = 2·√(2/π)·(x + 0.044715·x³). Rounding errors of w would come out multiplied by w, so
+    # they are kept: first + second is w to twice the precision.
+    cdef floating linear = <floating>1.5957691216057308
+    cdef floating cubic = <floating>0.07135481627260025
+    cdef floating square = x * x
+    cdef floating p = cubic * square
+    cdef floating t = linear + p
+    cdef floating back = t - linear
+    cdef floating lost = (linear - (t - back)) + (p - back)
+    cdef floating first = x * t
+    lost += multiply_add(cubic, square, -p) + cubic * multiply_add(x, x, -square)
+    if floating is float:  # what the constants lack
+        lost += multiply_add(square, <float>2.3988323959931355e-09, <float>-4.534068042105272e-08)
+    else:
+        lost += multiply_add(square, -6.175149918155315e-19, -9.96930880911092e-17)
+    logistic_parts(first, multiply_add(x, t, -first) + x * lost, upper, lower)
+
+
+cdef inline floating gelu_tanh(floating x) noexcept nogil:
+    # x/2·(1 + tanh(w/2)) = x·σ(w)
+    cdef floating upper, lower
+    gelu_tanh_parts(clipped(x, 40), &upper, &lower)
+    return x * upper
+
+
+cdef inline floating gelu_tanh_gradient(floating dy, floating x) noexcept nogil:
+    cdef floating c = clipped(x, 40)
+    cdef floating upper, lower, slope
+    gelu_tanh_parts(c, &upper, &lower)
+    slope = <floating>1.5957691216057308 * c * multiply_add(<floating>0.134145 * c, c, <floating>1.0)
+    return dy * multiply_add(slope * upper, lower, upper)
+
+
+cdef inline floating silu(floating x) noexcept nogil:
+    return x * logistic(x)
+
+
+cdef inline floating silu_gradient(floating dy, floating x) noexcept nogil:
+    # σ + x·σ·(1 − σ); beyond ±800 both terms have their limits, and inf·0 is avoided
+    cdef floating c = clipped(x, 800)
+    cdef floating upper, lower
+    logistic_parts(c, <floating>0.0, &upper, &lower)
+    return dy * multiply_add(c * upper, lower, upper)
+
+
+cdef inline floating sigmoid_gradient(floating dy, floating y) noexcept nogil:
+    return dy * (y * (<floating>1.0 - y))
+
+
+cdef inline floating tanh_gradient(floating dy, floating y) noexcept nogil:
+    return dy * multiply_add(-y, y, <floating>1.0)
+
+
+cdef inline floating softplus(floating x, floating beta, floating threshold) noexcept nogil:
+    # log(1 + e^z)/β = (max(z, 0) + log(1 + e^−|z|))/β, z = βx
+    cdef floating z = beta * x
+    cdef floating soft = ((z if z > 0 else <floating>0.0) + log_one_plus(exponential(-magnitude(z)))) / beta
+    return x if z > threshold else soft
+
+
+cdef inline floating softplus_gradient(floating dy, floating x, floating beta, floating threshold) noexcept nogil:
+    cdef floating z = beta * x
+    cdef floating soft = dy * logistic(z)
+    return dy if z > threshold else soft
 
 
 cdef inline void forward_chunk(Kind kind, floating* x, floating p, floating q) noexcept nogil:
@@ -47,14 +164,62 @@ cdef inline void forward_chunk(Kind kind, floating* x, floating p, floating q) n
     if kind == RELU:
         for j in range(CHUNK):
             x[j] = relu(x[j])
+    elif kind == LEAKY_RELU:
+        for j in range(CHUNK):
+            x[j] = leaky_relu(x[j], p)
+    elif kind == ELU:
+        for j in range(CHUNK):
+            x[j] = elu(x[j], p)
+    elif kind == GELU:
+        for j in range(CHUNK):
+            x[j] = gelu(x[j])
+    elif kind == GELU_TANH:
+        for j in range(CHUNK):
+            x[j] = gelu_tanh(x[j])
+    elif kind == SILU:
+        for j in range(CHUNK):
+            x[j] = silu(x[j])
+    elif kind == SIGMOID:
+        for j in range(CHUNK):
+            x[j] = logistic(x[j])
+    elif kind == TANH:
+        for j in range(CHUNK):
+            x[j] = hyperbolic_tangent(x[j])
+    elif kind == SOFTPLUS:
+        for j in range(CHUNK):
+            x[j] = softplus(x[j], p, q)
 
 
 cdef inline void backward_chunk(Kind kind, floating* dy, const floating* s, floating p, floating q) noexcept nogil:
-    # IN and OUT dy (CHUNK); IN s (CHUNK), the result or the input of the forward pass
+    # IN and OUT dy (CHUNK); IN s (CHUNK), the result (ReLU, sigmoid, tanh) or the input of the forward pass
     cdef Py_ssize_t j
     if kind == RELU:
         for j in range(CHUNK):
             dy[j] = relu_gradient(dy[j], s[j])
+    elif kind == LEAKY_RELU:
+        for j in range(CHUNK):
+            dy[j] = leaky_relu_gradient(dy[j], s[j], p)
+    elif kind == ELU:
+        for j in range(CHUNK):
+            dy[j] = elu_gradient(dy[j], s[j], p)
+    elif kind == GELU:
+        for j in range(CHUNK):
+            dy[j] = gelu_gradient(dy[j], s[j])
+    elif kind == GELU_TANH:
+        for j in range(CHUNK):
+            dy[j] = gelu_tanh_gradient(dy[j], s[j])
+    elif kind == SILU:
+        for j in range(CHUNK):
+            dy[j] = silu_gradient(dy[j], s[j])
+    elif kind == SIGMOID:
+        for j in range(CHUNK):
+            dy[j] = sigmoid_gradient(dy[j], s[j])
+    elif kind == TANH:
+        for j in range(CHUNK):
+            dy[j] = tanh_gradient(dy[j], s[j])
+    elif kind == SOFTPLUS:
+        for j in range(CHUNK):
+            dy[j] = softplus_gradient(dy[j], s[j], p, q)
 
 
 # ---- blocks ------------------------------------------------------------------------------------------------------

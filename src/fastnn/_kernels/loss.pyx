@@ -15,7 +15,7 @@ from libc.stdint cimport int64_t
 
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.elementary cimport exponential
-from fastnn._kernels.softmax cimport LANES, load, row_maximum, row_sum_exp
+from fastnn._kernels.row_exponentials cimport LANES, load, row_maximum, row_sum_exp
 
 cnp.import_array()
 

@@ -1,9 +1,54 @@
 """Stateless operations: ``F.op``, ``F.op_forward`` (result and context) and ``F.op_backward`` (gradients)."""
 
-from fastnn.functional.activation import relu, relu_backward, relu_forward
-from fastnn.functional.conv import conv2d, conv2d_backward, conv2d_forward
-from fastnn.functional.linear import linear, linear_backward, linear_forward
-from fastnn.functional.loss import cross_entropy, cross_entropy_backward, cross_entropy_forward
+from fastnn.functional.activation import (
+    elu,
+    elu_backward,
+    elu_forward,
+    gelu,
+    gelu_backward,
+    gelu_forward,
+    leaky_relu,
+    leaky_relu_backward,
+    leaky_relu_forward,
+    relu,
+    relu_backward,
+    relu_forward,
+    sigmoid,
+    sigmoid_backward,
+    sigmoid_forward,
+    silu,
+    silu_backward,
+    silu_forward,
+    softplus,
+    softplus_backward,
+    softplus_forward,
+    tanh,
+    tanh_backward,
+    tanh_forward,
+)
+from fastnn.functional.conv import (
+    conv2d,
+    conv2d_backward,
+    conv2d_forward,
+)
+from fastnn.functional.elementwise_loss import (
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_backward,
+    binary_cross_entropy_with_logits_forward,
+    mse_loss,
+    mse_loss_backward,
+    mse_loss_forward,
+)
+from fastnn.functional.linear import (
+    linear,
+    linear_backward,
+    linear_forward,
+)
+from fastnn.functional.loss import (
+    cross_entropy,
+    cross_entropy_backward,
+    cross_entropy_forward,
+)
 from fastnn.functional.pool import (
     avg_pool2d,
     avg_pool2d_backward,
@@ -12,24 +57,65 @@ from fastnn.functional.pool import (
     max_pool2d_backward,
     max_pool2d_forward,
 )
+from fastnn.functional.softmax import (
+    log_softmax,
+    log_softmax_backward,
+    log_softmax_forward,
+    softmax,
+    softmax_backward,
+    softmax_forward,
+)
 
 __all__ = [
     "avg_pool2d",
     "avg_pool2d_backward",
     "avg_pool2d_forward",
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
+    "binary_cross_entropy_with_logits_forward",
     "conv2d",
     "conv2d_backward",
     "conv2d_forward",
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "elu",
+    "elu_backward",
+    "elu_forward",
+    "gelu",
+    "gelu_backward",
+    "gelu_forward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "leaky_relu_forward",
     "linear",
     "linear_backward",
     "linear_forward",
+    "log_softmax",
+    "log_softmax_backward",
+    "log_softmax_forward",
     "max_pool2d",
     "max_pool2d_backward",
     "max_pool2d_forward",
+    "mse_loss",
+    "mse_loss_backward",
+    "mse_loss_forward",
     "relu",
     "relu_backward",
     "relu_forward",
+    "sigmoid",
+    "sigmoid_backward",
+    "sigmoid_forward",
+    "silu",
+    "silu_backward",
+    "silu_forward",
+    "softmax",
+    "softmax_backward",
+    "softmax_forward",
+    "softplus",
+    "softplus_backward",
+    "softplus_forward",
+    "tanh",
+    "tanh_backward",
+    "tanh_forward",
 ]

@@ -13,6 +13,8 @@ Array = npt.NDArray[Any]
 # An axis of windows as the kernels take it: size, kernel, stride, padding before, dilation, number of windows.
 Axis = tuple[int, int, int, int, int, int]
 
+REDUCTIONS = ("mean", "sum", "none")
+
 
 def pair(value: int | Sequence[int], name: str, least: int) -> tuple[int, int]:
     """An int for both axes of an image, or one for height and one for width."""

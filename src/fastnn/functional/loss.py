@@ -1,4 +1,4 @@
-"""Losses and their gradients."""
+"""Cross-entropy of class logits, and its gradient."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,12 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import _arrays, _kernels
+from fastnn.functional._checks import REDUCTIONS
 
 Array = npt.NDArray[Any]
 
 __all__ = ["CrossEntropyContext", "cross_entropy", "cross_entropy_backward", "cross_entropy_forward"]
-
-REDUCTIONS = ("mean", "sum", "none")
 
 
 class CrossEntropyContext(NamedTuple):

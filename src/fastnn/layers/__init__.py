@@ -1,22 +1,32 @@
 """Objects that hold parameters and running statistics; thin over `fastnn.functional`."""
 
-from fastnn.layers.activation import ReLU
+from fastnn.layers.activation import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
 from fastnn.layers.base import Layer, Parameter
 from fastnn.layers.container import Flatten, Identity, Residual, Sequential
 from fastnn.layers.conv import Conv2d
 from fastnn.layers.linear import Linear
 from fastnn.layers.pool import AvgPool2d, MaxPool2d
+from fastnn.layers.summary import summary
 
 __all__ = [
+    "ELU",
+    "GELU",
     "AvgPool2d",
     "Conv2d",
     "Flatten",
     "Identity",
     "Layer",
+    "LeakyReLU",
     "Linear",
     "MaxPool2d",
     "Parameter",
     "ReLU",
     "Residual",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+    "summary",
 ]
