@@ -242,7 +242,7 @@ for dtype in (np.float32, np.float64):
     ):
         loss, ctx = forward(x, target)
         digest.update(loss.tobytes() + backward(1.0, ctx).tobytes())
-    images = x[:, :36].reshape(75, 4, 6, 24)
+    images = x[:, :36].reshape(25, 3, 6, 24)
     for axis in (1, 3):
         for forward, backward in (
             (F.max_pool2d_forward, F.max_pool2d_backward), (F.avg_pool2d_forward, F.avg_pool2d_backward)
