@@ -14,7 +14,7 @@ The map of the house, from the outside in; each part imports only what stands be
 =================  ==================================================================
 """
 
-from fastnn import checkpoint, functional, gradients, layers, optim, random, schedules
+from fastnn import checkpoint, functional, gradients, init, layers, optim, random, schedules
 from fastnn._config import __version__, show_config
 from fastnn._threads import get_num_threads, set_num_threads
 from fastnn.checkpoint import load, load_metadata, save
@@ -72,6 +72,7 @@ __all__ = [
     "functional",
     "get_num_threads",
     "gradients",
+    "init",
     "layers",
     "load",
     "load_metadata",
