@@ -1,10 +1,10 @@
 """Stochastic gradient descent over a table of parameters: update, clipping, projections.
 
 Design
-  (A) One step is one kernel call and one pass over memory, whatever the number of tensors: a strip of STRIP elements
-      is scaled, decayed, averaged and applied while it is in registers. Terms that are switched off are left out, not
-      multiplied by zero (which would turn an infinity into NaN); the tests are made once a strip.
-  (B) There is one update, `update_strip`. A tail shorter than a strip goes through it in padded copies.
+  (A) One step is one kernel call and one pass over memory, whatever the number of tensors: each element is scaled,
+      decayed, averaged and applied in registers.
+  (B) There is one update, `update`. Terms that are switched off are left out, not multiplied by zero (which would
+      turn an infinity into NaN): its flags are literals at nine call sites, of which the compiler makes nine loops.
   (C) Coefficients are double and rounded once to the data's precision. The first step with a momentum buffer is the
       ordinary one with a buffer of zeros and an undampened gradient, which leaves the gradient itself in it.
   (D) Norms are sums over pieces of the table in double precision, merged in the order of pieces. Clipping and
@@ -26,9 +26,6 @@ from fastnn._kernels._tensors cimport Piece, Pieces, Tensor, TensorTable
 cnp.import_array()
 
 __all__ = ["clip_gradients", "gradient_norm", "parameter_norm", "project_ball", "project_rows", "sgd_step", "zero_gradients"]
-
-cdef enum:
-    STRIP = 64
 
 cdef struct Group:
     double scale     # of the raw gradient: the clipping factor, negative to maximise
@@ -62,62 +59,37 @@ cdef struct Pass:
 
 # ---- mathematics on pointers ---------------------------------------------------------------------------------------
 
-cdef inline void update_strip(floating* p, const floating* g, floating* b, const Group* group,
-                              bint decayed) noexcept nogil:
-    # p INOUT (STRIP,) parameters; g IN (STRIP,) gradients; b INOUT (STRIP,) momentum buffer, NULL without
-    cdef floating scale = <floating>group.scale, minus_lr = <floating>-group.lr, decay = <floating>group.decay
-    cdef floating minus_shrink = <floating>-group.shrink
-    cdef floating momentum = <floating>group.momentum, keep = <floating>group.keep
-    cdef floating u[STRIP]
-    cdef Py_ssize_t j
-    for j in range(STRIP):
-        u[j] = scale * g[j]
-    if decayed and decay != 0:
-        for j in range(STRIP):
-            u[j] = muladd(decay, p[j], u[j])
-    if b != NULL:
-        for j in range(STRIP):
-            u[j] = keep * u[j]
-        if group.nesterov:
-            # dampening is zero (keep is one) wherever there is a Nesterov step
-            for j in range(STRIP):
-                b[j] = muladd(momentum, b[j], u[j])
-                u[j] = muladd(momentum, b[j], u[j])
-        else:
-            for j in range(STRIP):
-                b[j] = muladd(momentum, b[j], u[j])
-                u[j] = b[j]
-    for j in range(STRIP):
-        u[j] = muladd(minus_lr, u[j], p[j])
-    if decayed and minus_shrink != 0:
-        for j in range(STRIP):
-            u[j] = muladd(minus_shrink, u[j], u[j])
-    for j in range(STRIP):
-        p[j] = u[j]
-
-
 cdef inline void update(floating* p, const floating* g, floating* b, Py_ssize_t n, const Group* group,
-                        bint decayed) noexcept nogil:
-    cdef floating tail_p[STRIP]
-    cdef floating tail_g[STRIP]
-    cdef floating tail_b[STRIP]
-    cdef Py_ssize_t i, j, whole = n - n % STRIP
-    for i in range(n // STRIP):
-        j = i * STRIP
-        update_strip(p + j, g + j, b + j if b != NULL else NULL, group, decayed)
-    if whole < n:
-        for j in range(STRIP):
-            tail_p[j] = tail_g[j] = tail_b[j] = 0
-        for j in range(n - whole):
-            tail_p[j] = p[whole + j]
-            tail_g[j] = g[whole + j]
-            if b != NULL:
-                tail_b[j] = b[whole + j]
-        update_strip(tail_p, tail_g, tail_b if b != NULL else NULL, group, decayed)
-        for j in range(n - whole):
-            p[whole + j] = tail_p[j]
-            if b != NULL:
-                b[whole + j] = tail_b[j]
+                        bint decay, bint shrink, bint buffered, bint nesterov) noexcept nogil:
+    # p INOUT (n,) parameters; g IN (n,) gradients; b INOUT (n,) momentum buffer; the flags are literals (B)
+    cdef floating sign_and_clip = <floating>group.scale, minus_lr = <floating>-group.lr
+    cdef floating weight_decay = <floating>group.decay, minus_shrink = <floating>-group.shrink
+    cdef floating momentum = <floating>group.momentum, keep = <floating>group.keep
+    cdef floating u, v, x
+    cdef Py_ssize_t i
+    for i in range(n):
+        x = p[i]
+        u = sign_and_clip * g[i]
+        if decay:
+            u = muladd(weight_decay, x, u)
+        if buffered:
+            v = muladd(momentum, b[i], keep * u)
+            b[i] = v
+            u = muladd(momentum, v, u) if nesterov else v
+        x = muladd(minus_lr, u, x)
+        if shrink:
+            x = muladd(minus_shrink, x, x)
+        p[i] = x
+
+
+cdef inline void update_decayed(floating* p, const floating* g, floating* b, Py_ssize_t n, const Group* group,
+                                bint decayed, bint buffered, bint nesterov) noexcept nogil:
+    if decayed and group.decay != 0:
+        update(p, g, b, n, group, True, False, buffered, nesterov)
+    elif decayed and group.shrink != 0:
+        update(p, g, b, n, group, False, True, buffered, nesterov)
+    else:
+        update(p, g, b, n, group, False, False, buffered, nesterov)
 
 
 cdef inline void scale(floating* x, Py_ssize_t n, double factor) noexcept nogil:
@@ -142,7 +114,12 @@ cdef inline void bound_rows(floating* x, Py_ssize_t n, Py_ssize_t row, double bo
 cdef inline void step_piece(floating* p, floating* g, floating* b, Py_ssize_t n, const Tensor* tensor,
                             const StepArguments* step, double* squares) noexcept nogil:
     cdef const Group* group = &step.groups[tensor.group]
-    update(p, g, b if group.buffered else NULL, n, group, tensor.decay)
+    if not group.buffered:
+        update_decayed(p, g, b, n, group, tensor.decay, False, False)
+    elif not group.nesterov:
+        update_decayed(p, g, b, n, group, tensor.decay, True, False)
+    else:
+        update_decayed(p, g, b, n, group, tensor.decay, True, True)
     if tensor.row > 0 and step.row_norm < INFINITY:
         bound_rows(p, n, tensor.row, step.row_norm)
     if step.squares:
