@@ -18,7 +18,7 @@ from fastnn import checkpoint, functional, gradients, init, layers, optim, rando
 from fastnn._config import __version__, show_config
 from fastnn._threads import get_num_threads, set_num_threads
 from fastnn.checkpoint import load, load_metadata, save
-from fastnn.gradients import GradientAccumulator
+from fastnn.gradients import GradientAccumulator, full_gradient
 from fastnn.layers import (
     ELU,
     GELU,
@@ -69,6 +69,7 @@ __all__ = [
     "Tanh",
     "__version__",
     "checkpoint",
+    "full_gradient",
     "functional",
     "get_num_threads",
     "gradients",

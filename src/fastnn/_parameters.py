@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import _kernels
+
 Array = npt.NDArray[Any]
 
 
@@ -22,37 +24,55 @@ class Parameter(Protocol):
 Parameters = Iterable[Parameter] | Iterable[tuple[str, Parameter]]
 
 
-def collect(params: Parameters, first: int = 0) -> tuple[list[Parameter], list[str]]:
-    """The parameters, each once, and their names; without names they are numbered from `first`.
+def collect(params: Parameters) -> tuple[list[Parameter], list[str]]:
+    """The parameters, each once, and the names they came with ("" without).
 
     Raises
     ------
     TypeError
         If `params` is not an ordered iterable of parameters or of (name, parameter) pairs.
-    ValueError
-        If only some have names.
     """
-    if isinstance(params, (set, frozenset)) or _is_parameter(params) or not isinstance(params, Iterable):
+    if isinstance(params, (set, frozenset)) or is_parameter(params) or not isinstance(params, Iterable):
         raise TypeError(f"params must be a list of Parameters or of dicts, got {type(params).__name__}")
-    entries: list[Any] = list(params)
-    named = [isinstance(entry, tuple) and len(entry) == 2 for entry in entries]
-    if any(named) and not all(named):
-        raise ValueError(f"params must all have names or none: the first without is number {named.index(False)}")
-    names = [str(entry[0]) if name else str(first + i) for i, (entry, name) in enumerate(zip(entries, named))]
-    parameters: list[Parameter] = [entry[1] if name else entry for entry, name in zip(entries, named)]
-    for name, parameter in zip(names, parameters):
-        if not _is_parameter(parameter):
-            raise TypeError(f"params must hold Parameters, got {type(parameter).__name__} as {name}")
-    unique = {id(parameter): (parameter, name) for name, parameter in reversed(list(zip(names, parameters)))}
-    if len(unique) < len(parameters):
+    unique: dict[int, tuple[Parameter, str]] = {}
+    count = 0
+    for count, entry in enumerate(params, 1):
+        pair: tuple[str, Any] = entry if isinstance(entry, tuple) and len(entry) == 2 else ("", entry)
+        name, parameter = pair
+        if not is_parameter(parameter):
+            raise TypeError(f"params must hold Parameters, got {type(parameter).__name__} as number {count - 1}")
+        unique.setdefault(id(parameter), (parameter, str(name)))
+    if len(unique) < count:
         warnings.warn("params is a parameter group with duplicate parameters; each is used once", stacklevel=3)
-        kept = list(reversed(unique.values()))
-        return [parameter for parameter, _ in kept], [name for _, name in kept]
-    return parameters, names
+    return [parameter for parameter, _ in unique.values()], [name for _, name in unique.values()]
 
 
-def _is_parameter(value: Any) -> bool:
+def labels(names: list[str]) -> list[str]:
+    """The names, or numbers where there are none.
+
+    Raises
+    ------
+    ValueError
+        If only some parameters have names, or two have the same.
+    """
+    if not any(names):
+        return [str(i) for i in range(len(names))]
+    if not all(names):
+        raise ValueError(f"params must all have names or none: the first without is number {names.index('')}")
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"params must have different names, got {sorted(n for n in names if names.count(n) > 1)[0]} twice"
+        )
+    return names
+
+
+def is_parameter(value: Any) -> bool:
     return all(isinstance(getattr(value, name, None), np.ndarray) for name in ("data", "grad"))
+
+
+def table(parameters: list[Parameter], names: list[str], groups: list[int], by_rows: bool) -> _kernels.TensorTable:
+    """What kernels walk over; `names` are labels, for messages."""
+    return _kernels.TensorTable(parameters, [f"parameter {name}" for name in names], groups, by_rows)
 
 
 def number(value: Any, name: str, least: float = 0.0) -> float:

@@ -1,14 +1,16 @@
 """Gradients of many samples from gradients of few: accumulation over microbatches, and what their spread tells."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from fastnn import _kernels
-from fastnn._parameters import Array, Parameters, collect, number
+from fastnn._losses import companions
+from fastnn._parameters import Array, Parameter, Parameters, collect, labels, number, table
+from fastnn.random import Generator, as_generator
 
-__all__ = ["GradientAccumulator"]
+__all__ = ["GradientAccumulator", "full_gradient"]
 
 
 class GradientAccumulator:
@@ -77,7 +79,7 @@ class GradientAccumulator:
         self.grad_sq_norm = math.nan
         self._dtypes = [parameter.data.dtype for parameter in parameters]
         self._shapes = [parameter.data.shape for parameter in parameters]
-        self._table = _kernels.TensorTable(parameters, [f"parameter {name}" for name in names], [0] * len(names), False)
+        self._table = table(parameters, labels(names), [0] * len(names), False)
         self._table.bind(1, [self._wide(k) if dtype == np.float64 else None for k, dtype in enumerate(self._dtypes)])
         self._pass = self._new_pass()
         self._bind()
@@ -158,6 +160,39 @@ class GradientAccumulator:
         with np.errstate(over="ignore"):
             return [(square / degrees).astype(dtype) for square, dtype in zip(latest.squares, self._dtypes)]
 
+    def sample(self, generator: Generator | np.random.Generator | int | None, batch_size: float) -> list[Array]:
+        """A minibatch gradient drawn from the latest pass: g ~ N(ḡ, diag Σ / batch_size), an array for each parameter.
+
+        It is x = μ + σ ε with ε ~ N(0, 1), coordinates being independent: the model of the noise in SGD with batches of
+        `batch_size` samples, without computing their gradients.
+
+        Parameters
+        ----------
+        generator : fastnn.Generator, numpy.random.Generator, int or None
+            What draws ε; None is the default generator, an integer a fresh one with that seed.
+        batch_size : float
+            Above 0.
+
+        Raises
+        ------
+        ValueError
+            If `batch_size` is not above 0.
+        RuntimeError
+            Without statistics or before the first finished pass.
+        """
+        latest = self._finished("sample")
+        size = number(batch_size, "batch_size")
+        if size == 0.0:
+            raise ValueError("batch_size must be above 0, got 0")
+        source = as_generator(generator)
+        drawn = []
+        for mean, variance, shape, dtype in zip(latest.sums, self.variance, self._shapes, self._dtypes):
+            gradient = source.normal(shape, dtype=dtype)
+            gradient *= np.sqrt(variance / size)
+            gradient += mean
+            drawn.append(gradient)
+        return drawn
+
     def _finished(self, what: str) -> "_Pass":
         if self._latest is None:
             reason = "a finished pass" if self.statistics else "GradientAccumulator(…, statistics=True)"
@@ -191,3 +226,77 @@ def _ratio(numerator: float, denominator: float) -> float:
     if denominator == 0.0:
         return math.copysign(math.inf, numerator) if numerator != 0.0 else math.nan
     return numerator / denominator
+
+
+class Model(Protocol):
+    """What `full_gradient` needs of a model: the protocol of `fastnn.layers.Layer`."""
+
+    training: bool
+
+    def __call__(self, x: Array, /) -> Array: ...
+    def backward(self, dy: Array, /) -> Array: ...
+    def parameters(self) -> list[Any]: ...
+    def train(self, mode: bool = True) -> Any: ...
+    def zero_grad(self) -> None: ...
+
+
+def full_gradient(model: Model, loss: Any, data: tuple[Array, Array], batch_size: int) -> list[Array]:
+    """∇F over a whole data set, F(θ) = (1/N) Σ f_i(θ): the gradient that gradient descent follows and SGD estimates.
+
+    The samples go through the model in batches, whose gradients are accumulated with their sample counts: the result
+    is the same whatever `batch_size` is. Afterwards it is in every ``.grad`` too, ready for `SGD.step`.
+
+    Parameters
+    ----------
+    model : Layer
+        Run in training mode, which is restored afterwards: dropout is active, and batch norm normalises by each batch.
+    loss : function or pair of functions
+        Such as ``F.cross_entropy``, a `functools.partial` of one, or a pair (forward, backward); a mean over samples.
+    data : (inputs, targets)
+        Two arrays with the samples along the first axis.
+    batch_size : int
+        The most samples that go through the model together.
+
+    Returns
+    -------
+    list of ndarray
+        The ``.grad`` of every parameter, in the order of ``model.parameters()``.
+
+    Raises
+    ------
+    ValueError
+        If `batch_size` is less than 1, or inputs and targets are not equally many, at least one.
+    TypeError
+        If `loss` has no forward and backward companions.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnn, fastnn.functional as F
+    >>> model = fastnn.Linear(3, 2, dtype=np.float64, rng=0)
+    >>> data = np.arange(15.0).reshape(5, 3), np.array([0, 1, 1, 0, 1])
+    >>> one = [g.copy() for g in fastnn.full_gradient(model, F.cross_entropy, data, batch_size=5)]
+    >>> two = fastnn.full_gradient(model, F.cross_entropy, data, batch_size=2)
+    >>> bool(np.allclose(one[0], two[0], rtol=1e-14))
+    True
+    """
+    inputs, targets = data
+    if len(inputs) != len(targets) or len(inputs) == 0:
+        raise ValueError(f"data must have equally many inputs and targets, got {len(inputs)} and {len(targets)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    forward, backward = companions(loss)
+    parameters: list[Parameter] = model.parameters()
+    accumulator = GradientAccumulator(parameters)
+    mode = model.training
+    model.train()
+    try:
+        model.zero_grad()
+        for start in range(0, len(inputs), batch_size):
+            part = slice(start, start + batch_size)
+            _, context = forward(model(inputs[part]), targets[part])
+            model.backward(backward(1.0, context))
+            accumulator.add(len(inputs[part]))
+    finally:
+        model.train(mode)
+    accumulator.finish()
+    return [parameter.grad for parameter in parameters]

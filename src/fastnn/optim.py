@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastnn import _kernels
-from fastnn._parameters import Array, Parameters, collect, number
+from fastnn._parameters import Array, Parameters, collect, is_parameter, labels, number, table
+from fastnn.random import Generator, as_generator
 
-__all__ = ["SGD", "L2Ball", "MaxRowNorm", "clip_grad_norm", "l2_penalty"]
+__all__ = ["SGD", "L2Ball", "MaxRowNorm", "add_gradient_noise", "clip_grad_norm", "l2_penalty"]
 
 Schedule = Callable[[int], Any]
 
@@ -26,11 +27,7 @@ Hyper = float | Schedule | WithRate
 
 def _table(params: Parameters, by_rows: bool = False) -> _kernels.TensorTable:
     parameters, names = collect(params)
-    return _kernels.TensorTable(list(parameters), _described(names), [0] * len(parameters), by_rows)
-
-
-def _described(names: list[str]) -> list[str]:
-    return [f"parameter {name}" for name in names]
+    return table(parameters, labels(names), [0] * len(parameters), by_rows)
 
 
 # ---- constraints ---------------------------------------------------------------------------------------------------
@@ -176,6 +173,45 @@ def l2_penalty(params: Parameters, weight_decay: float) -> float:
     return 0.5 * number(weight_decay, "weight_decay") * norm * norm
 
 
+def add_gradient_noise(
+    params: Parameters, std: float, *, rng: Generator | np.random.Generator | int | None = None
+) -> None:
+    """Add noise N(0, std²) to every element of every gradient, in place, before a step.
+
+    Neelakantan et al. let its variance fall as η/(1 + t)^0.55: ``std = (eta / (1 + optimizer.steps) ** 0.55) ** 0.5``.
+    Noise as large as that of smaller batches comes from `GradientAccumulator.sample`.
+
+    Parameters
+    ----------
+    params : iterable of Parameter
+    std : float
+        At least 0.
+    rng : fastnn.Generator, numpy.random.Generator, int or None
+        None is the default generator.
+
+    Raises
+    ------
+    ValueError
+        If `std` is negative or not finite.
+
+    References
+    ----------
+    Neelakantan et al., "Adding gradient noise improves learning for very deep networks", arXiv:1511.06807.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnn
+    >>> p = fastnn.Parameter(np.zeros(3))
+    >>> fastnn.optim.add_gradient_noise([p], 0.1, rng=0)
+    >>> bool(np.all(p.grad != 0))
+    True
+    """
+    deviation, source = number(std, "std"), as_generator(rng)
+    parameters, _ = collect(params)
+    for parameter in parameters:
+        parameter.grad += source.normal(parameter.grad.shape, std=deviation, dtype=parameter.grad.dtype)
+
+
 # ---- SGD -----------------------------------------------------------------------------------------------------------
 
 
@@ -310,9 +346,7 @@ class SGD:
         self._started = [False] * len(self.param_groups)
         self._radius = math.sqrt(constraint.h) if isinstance(constraint, L2Ball) else math.inf
         self._row_norm = constraint.c if isinstance(constraint, MaxRowNorm) else math.inf
-        self._table = _kernels.TensorTable(
-            self._parameters, _described(names), self._group_of, isinstance(constraint, MaxRowNorm)
-        )
+        self._table = table(self._parameters, names, self._group_of, isinstance(constraint, MaxRowNorm))
 
     def step(self) -> float:
         """Take one step; returns the learning rate that it used (of the first group, if there are several).
@@ -405,22 +439,20 @@ class SGD:
 
 
 def _groups(params: Any, defaults: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Complete, checked groups, and the names of all parameters in order."""
-    entries = list(params) if isinstance(params, Iterable) and not isinstance(params, (set, dict)) else params
-    if not isinstance(entries, list) or not any(isinstance(entry, dict) for entry in entries):
-        entries = [{"params": entries}]
+    """Complete, checked groups, and the labels of all parameters in order."""
+    ordered = isinstance(params, Iterable) and not isinstance(params, (set, frozenset))
+    entries = list(params) if ordered else [params]
+    if not any(isinstance(entry, dict) for entry in entries):
+        entries = [{"params": entries if ordered else params}]
     groups: list[dict[str, Any]] = []
     names: list[str] = []
     for entry in entries:
         if not isinstance(entry, dict):
             raise TypeError(f"params must hold only dicts or only Parameters, got {type(entry).__name__} among dicts")
-        unknown = sorted(entry.keys() - {"params", *_OPTIONS})
-        if "params" not in entry or unknown:
+        if "params" not in entry or not entry.keys() <= {"params", *_OPTIONS}:
             raise ValueError(f"a parameter group must have 'params' and options of {_OPTIONS}, got {sorted(entry)}")
-        given = entry["params"]
-        parameters, own = collect(
-            [given] if isinstance(getattr(given, "data", None), np.ndarray) else given, len(names)
-        )
+        single = isinstance(params, Iterable) and is_parameter(entry["params"])
+        parameters, own = collect([entry["params"]] if single else entry["params"])
         groups.append(_checked({**defaults, **entry, "params": parameters}))
         names += own
     everything = [id(p) for group in groups for p in group["params"]]
@@ -428,9 +460,7 @@ def _groups(params: Any, defaults: dict[str, Any]) -> tuple[list[dict[str, Any]]
         raise ValueError("params must hold at least one Parameter, got none")
     if len(set(everything)) < len(everything):
         raise ValueError("some parameters appear in more than one parameter group; params must hold each only once")
-    if len(set(names)) < len(names):
-        raise ValueError("params must have different names in all groups, or none")
-    return groups, names
+    return groups, labels(names)
 
 
 def _checked(group: dict[str, Any]) -> dict[str, Any]:

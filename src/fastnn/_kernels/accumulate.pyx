@@ -86,14 +86,15 @@ cdef inline void add(floating* g, double* s, double* low, double* m2, Py_ssize_t
 cdef inline void finish(floating* g, double* s, const double* low, const double* m2, Py_ssize_t n, double weight,
                         double* partial) noexcept nogil:
     # g OUT (n,) the mean; s INOUT (n,) becomes the mean; low, m2 IN (n,); partial OUT (2,) Σ mean², Σ m2
-    cdef double corrected
+    cdef double mean, corrected
     cdef Py_ssize_t j
     for j in range(n):
+        mean = s[j] / weight
         if floating is double:
-            # where the sum is infinite, what it lost is NaN
-            corrected = s[j] + low[j]
-            s[j] = corrected if corrected == corrected else s[j]
-        s[j] /= weight
+            # the exact remainder and what the sum lost; where the sum is infinite both are NaN
+            corrected = mean + (fma(-mean, weight, s[j]) + low[j]) / weight
+            mean = corrected if corrected == corrected else mean
+        s[j] = mean
     for j in range(n):
         g[j] = <floating>s[j]
     if m2 != NULL:
