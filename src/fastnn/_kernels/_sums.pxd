@@ -42,7 +42,7 @@ cdef inline floating muladd(floating a, floating b, floating c) noexcept nogil:
 
 cdef inline double other_unit(double total) noexcept nogil:
     # the unit in which a sum of squares has to be formed again; 1 where it is good as it is
-    if total == 0 or total < SQUARES_LEAST:
+    if total < SQUARES_LEAST:
         return UNIT_UP
     return 1 if total < 1 / SQUARES_LEAST else UNIT_DOWN
 
