@@ -23,7 +23,8 @@ ARROWS: dict[str, set[str]] = {
     "_arrays": set(),
     "_files": set(),
     "_minifloat": set(),
-    "_parameters": set(),
+    "_losses": set(),
+    "_parameters": KERNELS,
     "schedules": set(),
     "layers.base": set(),
     "_threads": KERNELS,
@@ -33,8 +34,8 @@ ARROWS: dict[str, set[str]] = {
     "functional": GATES | {"random"},
     "init": GATES | {"random", "layers.base"},
     "layers": GATES | {"random", "functional", "init", "layers.base"},
-    "optim": GATES | {"_parameters", "schedules"},
-    "gradients": GATES | {"_parameters", "random"},
+    "optim": GATES | {"_parameters", "random"},
+    "gradients": GATES | {"_losses", "_parameters", "random"},
 }
 LIBRARY = set(ARROWS)
 ARROWS["_bar"] = set()

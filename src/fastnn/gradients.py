@@ -160,7 +160,7 @@ class GradientAccumulator:
         with np.errstate(over="ignore"):
             return [(square / degrees).astype(dtype) for square, dtype in zip(latest.squares, self._dtypes)]
 
-    def sample(self, generator: Generator | np.random.Generator | int | None, batch_size: float) -> list[Array]:
+    def sample(self, generator: "Generator | np.random.Generator | int | None", batch_size: float) -> list[Array]:
         """A minibatch gradient drawn from the latest pass: g ~ N(ḡ, diag Σ / batch_size), an array for each parameter.
 
         It is x = μ + σ ε with ε ~ N(0, 1), coordinates being independent: the model of the noise in SGD with batches of

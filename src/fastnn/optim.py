@@ -174,7 +174,7 @@ def l2_penalty(params: Parameters, weight_decay: float) -> float:
 
 
 def add_gradient_noise(
-    params: Parameters, std: float, *, rng: Generator | np.random.Generator | int | None = None
+    params: Parameters, std: float, *, rng: "Generator | np.random.Generator | int | None" = None
 ) -> None:
     """Add noise N(0, std²) to every element of every gradient, in place, before a step.
 

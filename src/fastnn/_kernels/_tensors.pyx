@@ -36,7 +36,7 @@ cdef class TensorTable:
     """
 
     def __cinit__(self, list parameters, list names, list groups, bint by_rows):
-        cdef Py_ssize_t i, count, step, start, pieces = 0, size = 0, limit
+        cdef Py_ssize_t i, count, step, start, pieces = 0, size = 0
         cdef Tensor* tensor
         cdef Piece* piece
         self.tensors = len(parameters)

@@ -15,12 +15,13 @@ Design
 
 cimport numpy as cnp
 from cython cimport floating
-from libc.math cimport fma
+from libc.math cimport fma  # exact on every level
 from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels._sums cimport fastnn_fma, plain_sum, square_sum
 from fastnn._kernels._tensors cimport Piece, Pieces, Tensor, TensorTable
+from fastnn._kernels.elementary cimport multiply_add
+from fastnn._kernels.squares cimport plain_sum, square_sum
 
 cnp.import_array()
 
@@ -60,12 +61,12 @@ cdef inline void add_strip(floating* g, double* s, double* low, double* m2, cons
     else:
         if m2 != NULL:
             for j in range(n):
-                deviation = fastnn_fma(-s[j], shrink, <double>g[j])
-                m2[j] = fastnn_fma(spread * deviation, deviation, m2[j])
+                deviation = multiply_add(-s[j], shrink, <double>g[j])
+                m2[j] = multiply_add(spread * deviation, deviation, m2[j])
         for j in range(n):
             x = <double>g[j]
             if floating is float:
-                s[j] = fastnn_fma(weight, x, s[j])
+                s[j] = multiply_add(weight, x, s[j])
             else:
                 product = weight * x
                 total = s[j] + product

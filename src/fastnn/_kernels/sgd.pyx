@@ -20,12 +20,15 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels._sums cimport muladd, norm2, other_unit, square_sum
 from fastnn._kernels._tensors cimport Piece, Pieces, Tensor, TensorTable
+from fastnn._kernels.elementary cimport multiply_add
+from fastnn._kernels.squares cimport norm2, other_unit, square_sum
 
 cnp.import_array()
 
-__all__ = ["clip_gradients", "gradient_norm", "parameter_norm", "project_ball", "project_rows", "sgd_step", "zero_gradients"]
+__all__ = [
+    "clip_gradients", "gradient_norm", "parameter_norm", "project_ball", "project_rows", "sgd_step", "zero_gradients",
+]
 
 cdef struct Group:
     double scale     # of the raw gradient: the clipping factor, negative to maximise
@@ -71,14 +74,14 @@ cdef inline void update(floating* p, const floating* g, floating* b, Py_ssize_t 
         x = p[i]
         u = sign_and_clip * g[i]
         if decay:
-            u = muladd(weight_decay, x, u)
+            u = multiply_add(weight_decay, x, u)
         if buffered:
-            v = muladd(momentum, b[i], keep * u)
+            v = multiply_add(momentum, b[i], keep * u)
             b[i] = v
-            u = muladd(momentum, v, u) if nesterov else v
-        x = muladd(minus_lr, u, x)
+            u = multiply_add(momentum, v, u) if nesterov else v
+        x = multiply_add(minus_lr, u, x)
         if shrink:
-            x = muladd(minus_shrink, x, x)
+            x = multiply_add(minus_shrink, x, x)
         p[i] = x
 
 
@@ -144,7 +147,8 @@ cdef void step_task(void* arguments, Py_ssize_t block) noexcept nogil:
                        &step.table.partial[2 * k])
 
 
-cdef inline void pass_piece(floating* x, Py_ssize_t n, Py_ssize_t row, const Pass* this, double* partial) noexcept nogil:
+cdef inline void pass_piece(floating* x, Py_ssize_t n, Py_ssize_t row, const Pass* this,
+                            double* partial) noexcept nogil:
     if this.operation == SQUARES:
         partial[0] = square_sum(x, n, this.value)
     elif this.operation == SCALE:

@@ -1,21 +1,9 @@
-# Fused multiply-add and sums over fixed lanes, for the kernels that walk parameters.
+# Sums over fixed lanes in double precision, for the kernels that walk parameters.
 
 from cython cimport floating
 from libc.math cimport sqrt
 
-cdef extern from *:
-    """
-    /* Levels with a fused multiply-add instruction round once; x86_64_v2 multiplies and adds. */
-    #if defined(__FMA__) || defined(__aarch64__)
-      #define fastnn_fmaf(a, b, c) __builtin_fmaf(a, b, c)
-      #define fastnn_fma(a, b, c) __builtin_fma(a, b, c)
-    #else
-      #define fastnn_fmaf(a, b, c) ((a) * (b) + (c))
-      #define fastnn_fma(a, b, c) ((a) * (b) + (c))
-    #endif
-    """
-    float fastnn_fmaf(float a, float b, float c) noexcept nogil
-    double fastnn_fma(double a, double b, double c) noexcept nogil
+from fastnn._kernels.elementary cimport fma
 
 cdef enum:
     LANES = 32  # running sums of double; their merge has one order
@@ -31,13 +19,6 @@ cdef extern from *:
     const double SQUARES_LEAST "FASTNN_SQUARES_LEAST"
     const double UNIT_UP "FASTNN_UNIT_UP"
     const double UNIT_DOWN "FASTNN_UNIT_DOWN"
-
-
-cdef inline floating muladd(floating a, floating b, floating c) noexcept nogil:
-    if floating is float:
-        return fastnn_fmaf(a, b, c)
-    else:
-        return fastnn_fma(a, b, c)
 
 
 cdef inline double other_unit(double total) noexcept nogil:
@@ -66,10 +47,10 @@ cdef inline double square_sum(const floating* x, Py_ssize_t n, double unit) noex
     for i in range(n // LANES):
         for j in range(LANES):
             d = unit * <double>x[i * LANES + j]
-            lane[j] = fastnn_fma(d, d, lane[j])
+            lane[j] = fma(d, d, lane[j])
     for j in range(n - whole):
         d = unit * <double>x[whole + j]
-        lane[j] = fastnn_fma(d, d, lane[j])
+        lane[j] = fma(d, d, lane[j])
     return merged(lane)
 
 
