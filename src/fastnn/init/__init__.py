@@ -16,8 +16,11 @@ from fastnn.init.scaling import (
     xavier_normal,
     xavier_uniform,
 )
+from fastnn.init.variances import Audit, audit
 
 __all__ = [
+    "Audit",
+    "audit",
     "calculate_gain",
     "constant",
     "fans",

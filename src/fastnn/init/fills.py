@@ -1,7 +1,7 @@
 """Initialisers that know nothing of fans: uniform, normal, truncated normal, constants, orthogonal matrices."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,8 @@ from fastnn.init.gains import choice, finite
 
 Array = npt.NDArray[Any]
 Shape = int | Sequence[int]
-Rng = random.Generator | np.random.Generator | int | None
+# In quotes: numpy.random is loaded where it is used.
+Rng: TypeAlias = "random.Generator | np.random.Generator | int | None"
 
 
 def real_type(dtype: npt.DTypeLike) -> "np.dtype[Any]":
@@ -139,6 +140,13 @@ def trunc_normal(
 def constant(shape: Shape, val: float, *, dtype: npt.DTypeLike = np.float32) -> Array:
     """`val` everywhere.
 
+    Parameters
+    ----------
+    shape, dtype
+        As of `uniform`.
+    val : float
+        The value.
+
     Examples
     --------
     >>> from fastnn import init
@@ -149,7 +157,12 @@ def constant(shape: Shape, val: float, *, dtype: npt.DTypeLike = np.float32) -> 
 
 
 def zeros(shape: Shape, *, dtype: npt.DTypeLike = np.float32) -> Array:
-    """Zeros.
+    """Zeros, for biases.
+
+    Parameters
+    ----------
+    shape, dtype
+        As of `uniform`.
 
     Examples
     --------
@@ -161,7 +174,12 @@ def zeros(shape: Shape, *, dtype: npt.DTypeLike = np.float32) -> Array:
 
 
 def ones(shape: Shape, *, dtype: npt.DTypeLike = np.float32) -> Array:
-    """Ones.
+    """Ones, for the weights of norms.
+
+    Parameters
+    ----------
+    shape, dtype
+        As of `uniform`.
 
     Examples
     --------

@@ -118,7 +118,12 @@ def xavier_normal(
     layout: str = "oi",
     groups: int = 1,
 ) -> Array:
-    """N(0, gain² · 2/(fan_in + fan_out)): the normal form of `xavier_uniform`, with the same parameters.
+    """N(0, gain² · 2/(fan_in + fan_out)): the normal form of `xavier_uniform`.
+
+    Parameters
+    ----------
+    shape, gain, rng, dtype, layout, groups
+        As of `xavier_uniform`.
 
     Examples
     --------
@@ -186,7 +191,12 @@ def kaiming_normal(
     layout: str = "oi",
     groups: int = 1,
 ) -> Array:
-    """N(0, 2/((1 + a²)·fan)): the normal form of `kaiming_uniform`, with the same parameters.
+    """N(0, 2/((1 + a²)·fan)): the normal form of `kaiming_uniform`.
+
+    Parameters
+    ----------
+    shape, a, mode, nonlinearity, rng, dtype, layout, groups
+        As of `kaiming_uniform`.
 
     Examples
     --------
