@@ -8,9 +8,21 @@
 #       showed no difference in any of our statistics.
 #   (B) LANES counters side by side, one loop over straight-line code: compilers turn that into vectors of any width,
 #       and the order of the words (word k of lane j is word k·LANES + j of the chunk) is the same on every machine.
-#   (C) Only +, ^ and rotations of 32-bit words: no dependence on the order of bytes.
+#   (C) The block function is inlined by force (its return type carries the attribute): left to itself GCC finds it too
+#       large in some callers, and a call in the loop over lanes costs a factor of twenty.
+#   (D) Only +, ^ and rotations of 32-bit words: no dependence on the order of bytes.
 
 from libc.stdint cimport uint32_t, uint64_t
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__) || defined(__clang__)
+      #define FASTNN_INLINED __attribute__((always_inline)) void
+    #else
+      #define FASTNN_INLINED void
+    #endif
+    """
+    ctypedef void inlined "FASTNN_INLINED"
 
 cdef enum:
     LANES = 16
@@ -40,14 +52,14 @@ cdef inline uint32_t rotate(uint32_t x, int bits) noexcept nogil:
     return (x << bits) | (x >> (32 - bits))
 
 
-cdef inline void mix(uint32_t* a, uint32_t* b, uint32_t* c, uint32_t* d, int r, int s) noexcept nogil:
+cdef inline inlined mix(uint32_t* a, uint32_t* b, uint32_t* c, uint32_t* d, int r, int s) noexcept nogil:
     a[0] += b[0]
     b[0] = rotate(b[0], r) ^ a[0]
     c[0] += d[0]
     d[0] = rotate(d[0], s) ^ c[0]
 
 
-cdef inline void inject(
+cdef inline inlined inject(
     uint32_t* x, uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t step
 ) noexcept nogil:
     x[0] += a
@@ -57,7 +69,7 @@ cdef inline void inject(
 
 
 # x: the counter on entry, the random words on return. With a constant number of rounds the tests vanish.
-cdef inline void threefry4x32(uint32_t* x, const Key* key, int rounds) noexcept nogil:
+cdef inline inlined threefry4x32(uint32_t* x, const Key* key, int rounds) noexcept nogil:
     cdef uint32_t a = key.word[0], b = key.word[1], c = key.word[2], d = key.word[3]
     cdef uint32_t e = 0x1BD11BDA ^ a ^ b ^ c ^ d
     inject(x, a, b, c, d, 0)
