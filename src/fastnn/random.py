@@ -9,6 +9,7 @@ are the same for every thread count, ISA build, run and platform, and can be pro
 import math
 import operator
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -312,7 +313,8 @@ def as_generator(rng: "Generator | np.random.Generator | int | None" = None) -> 
         return _default
     if isinstance(rng, Generator):
         return rng
-    if isinstance(rng, np.random.Generator):
+    numpy_random = sys.modules.get("numpy.random")  # NumPy loads it on demand, and so do we
+    if numpy_random is not None and isinstance(rng, numpy_random.Generator):
         return _NumpySource(rng)
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
         return Generator(int(rng))

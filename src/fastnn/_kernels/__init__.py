@@ -16,8 +16,10 @@ LEVELS = {"x86_64_v4": 4, "x86_64_v3": 3, "x86_64_v2": 2, "generic": 0}
 MODULES: tuple[str, ...] = (
     "accumulate",
     "activation",
+    "dropout",
     "elementwise_loss",
     "loss",
+    "noise",
     "pool",
     "random",
     "sgd",

@@ -157,3 +157,30 @@ def fold(
     rows: int,
     channels_last: bool,
 ) -> None: ...
+
+# dropout.pyx
+def ready(x: object) -> bool: ...
+def dropout(
+    x: Array,
+    p: float,
+    scale: float,
+    seed: int,
+    stream: int,
+    out: Array | None = None,
+    shift: float = -0.0,
+    fill: float = 0.0,
+    first: int = 0,
+) -> Array: ...
+def apply_mask(
+    x: Array,
+    mask: Array,
+    repeats: int,
+    inner: int,
+    scale: float,
+    out: Array | None = None,
+    shift: float = -0.0,
+    fill: float = 0.0,
+) -> Array: ...
+
+# noise.pyx
+def noise(x: Array, y: Array, sigma: float, multiply: bool, seed: int, stream: int) -> None: ...

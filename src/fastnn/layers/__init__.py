@@ -4,6 +4,13 @@ from fastnn.layers.activation import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, 
 from fastnn.layers.base import Layer, Parameter
 from fastnn.layers.container import Flatten, Identity, Residual, Sequential
 from fastnn.layers.conv import Conv2d
+from fastnn.layers.dropout import (
+    AlphaDropout,
+    Dropout,
+    DropPath,
+    GaussianDropout,
+    GaussianNoise,
+)
 from fastnn.layers.linear import Linear
 from fastnn.layers.pool import AvgPool2d, MaxPool2d
 from fastnn.layers.summary import summary
@@ -11,9 +18,14 @@ from fastnn.layers.summary import summary
 __all__ = [
     "ELU",
     "GELU",
+    "AlphaDropout",
     "AvgPool2d",
     "Conv2d",
+    "DropPath",
+    "Dropout",
     "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
     "Identity",
     "Layer",
     "LeakyReLU",

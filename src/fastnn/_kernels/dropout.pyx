@@ -1,0 +1,317 @@
+"""Dropout: y = kept ? scale·x + shift : fill; the mask is a function of (seed, stream, position) and never stored.
+
+Design
+  (A) A chunk of 64 random words decides 128 elements with 16 bits each: elements 0 … 63 of the chunk take the upper
+      halves of the words, their first bit flipped, elements 64 … 127 the lower. Dropped if the 16 bits are below the
+      first 16 bits of p. (The flip makes the upper half's comparison one of signed words, which AVX2 has.)
+  (B) Bits equal to the first 16 bits of p (once in 65 536 elements) are a tie: 48 more bits of another plane decide, at
+      the element's position, so the probability of a drop is p to 2⁻⁶⁴ for the price of 16 bits. Ties are looked for
+      in vectors over a run of groups and settled one by one, after the run was written with all of them kept.
+  (C) Selection, not multiplication by a mask: a dropped inf or NaN is gone.
+  (D) Plain dropout has no shift and fills with zero: the same body inlined with these constants, so that selection
+      and product are one instruction; alpha dropout needs both.
+  (E) The products go through a local array: neither in place nor out of place need the compiler look for overlaps.
+  (F) One mask over several axes (broadcast) is a small 0/1 array drawn by this same kernel from ones and then applied
+      along lines, each of which has either one mask value or one for each element.
+"""
+
+cimport numpy as cnp
+from cython cimport floating
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels.threefry cimport (
+    CHUNK, LANES, PLANE_MAIN, PLANE_TIES, ROUNDS, Key, draw_chunk, inlined, stream_key, threefry4x32
+)
+
+cnp.import_array()
+
+__all__ = ["apply_mask", "dropout", "ready"]
+
+cdef enum:
+    GROUP = 128  # elements decided by one chunk
+    BLOCK = 64  # groups to a task: 8192 elements
+    RUN = 8  # groups between two looks at the ties
+    LINE = 8192  # elements of a broadcast task
+    TIE = 0x80008000
+
+ctypedef struct Rule:
+    double scale, shift, fill
+
+ctypedef struct Dropout:
+    const void* x  # IN   (size,)
+    void* y  # OUT  (size,)
+    Py_ssize_t size
+    Key key
+    uint64_t first  # the group at which x starts
+    int32_t upper, lower  # the first 16 bits of p as the two halves of a word are compared with them
+    uint32_t both  # and as both halves look at a tie
+    uint64_t rest  # the next 48 bits of p
+    Rule rule
+
+
+# -- one mask value for each element -----------------------------------------------------------------------------------
+
+# Bits of TIE are set if and only if a half of z is zero (bits outside TIE mean nothing).
+cdef inline uint32_t tie_bits(uint32_t z) noexcept nogil:
+    return (z - 0x00010001) & ~z
+
+
+cdef inline inlined drop_group(
+    floating* y,  # OUT  (GROUP,), may be x
+    const floating* x,  # IN   (GROUP,)
+    uint32_t* ties,  # OUT  (LANES,), bits of TIE set where an element may tie, and was kept
+    const Dropout* d,
+    uint64_t index,
+    bint affine,
+) noexcept nogil:
+    cdef uint32_t words[CHUNK]
+    cdef floating values[GROUP]
+    cdef floating scale = <floating>d.rule.scale, shift = <floating>d.rule.shift
+    cdef floating fill = <floating>d.rule.fill if affine else 0
+    cdef int j
+    draw_chunk(words, &d.key, PLANE_MAIN, index)
+    for j in range(LANES):
+        ties[j] = (tie_bits(words[j] ^ d.both) | tie_bits(words[LANES + j] ^ d.both)
+                   | tie_bits(words[2 * LANES + j] ^ d.both) | tie_bits(words[3 * LANES + j] ^ d.both))
+    for j in range(GROUP):
+        values[j] = x[j] * scale + shift if affine else x[j] * scale
+    for j in range(CHUNK):
+        y[j] = values[j] if <int32_t>words[j] >= d.upper else fill
+    for j in range(CHUNK):
+        y[CHUNK + j] = values[CHUNK + j] if <int32_t>(words[j] & 0xFFFF) >= d.lower else fill
+
+
+# Settle the ties of one group: of the elements kept although their 16 bits equal p's, drop those whose next 48 bits
+# say so.
+cdef void settle_group(
+    floating* y,  # OUT  (n,)
+    Py_ssize_t n,
+    const Dropout* d,
+    uint64_t index,
+) noexcept nogil:
+    cdef uint32_t words[CHUNK]
+    cdef uint32_t x[4]
+    cdef uint32_t differ
+    cdef uint64_t position
+    cdef Py_ssize_t j
+    draw_chunk(words, &d.key, PLANE_MAIN, index)
+    for j in range(n):
+        differ = words[j] >> 16 ^ d.both >> 16 if j < CHUNK else (words[j - CHUNK] ^ d.both) & 0xFFFF
+        if differ == 0:
+            position = index * GROUP + j
+            x[0] = <uint32_t>position
+            x[1] = <uint32_t>(position >> 32)
+            x[2] = PLANE_TIES
+            x[3] = 0
+            threefry4x32(x, &d.key, ROUNDS)
+            if (<uint64_t>(x[0] & 0xFFFF) << 32 | x[1]) < d.rest:
+                y[j] = <floating>d.rule.fill
+
+
+cdef inline inlined drop_block(
+    floating* y, const floating* x, const Dropout* shared, Py_ssize_t block, bint affine
+) noexcept nogil:
+    cdef Dropout d = shared[0]  # a copy that no store into y can change
+    cdef uint32_t ties[RUN * LANES]
+    cdef uint32_t tie
+    cdef floating buffer[GROUP]
+    cdef Py_ssize_t group, full, last, left, part, run
+    cdef int i
+    for part in range(BLOCK // RUN):
+        run = block * BLOCK + part * RUN
+        full = min(d.size // GROUP, run + RUN)
+        last = min((d.size + GROUP - 1) // GROUP, run + RUN)
+        memset(ties, 0, sizeof(ties))
+        for group in range(run, full):  # no calls inside: they would spill every vector register
+            drop_group(
+                y + group * GROUP, x + group * GROUP, ties + (group - run) * LANES, &d, d.first + group, affine
+            )
+        for group in range(max(full, run), last):
+            left = d.size - group * GROUP
+            memcpy(buffer, x + group * GROUP, left * sizeof(floating))
+            drop_group(buffer, buffer, ties + (group - run) * LANES, &d, d.first + group, affine)
+            memcpy(y + group * GROUP, buffer, left * sizeof(floating))
+        tie = 0
+        for i in range(RUN * LANES):
+            tie |= ties[i]
+        if tie & TIE and d.rest:
+            for group in range(run, last):
+                left = d.size - group * GROUP
+                settle_group(y + group * GROUP, min(left, <Py_ssize_t>GROUP), shared, d.first + group)
+
+
+cdef void drop_task_float(void* arguments, Py_ssize_t block) noexcept nogil:
+    cdef Dropout* d = <Dropout*>arguments
+    if d.rule.shift == 0 and d.rule.fill == 0:
+        drop_block(<float*>d.y, <const float*>d.x, d, block, False)
+    else:
+        drop_block(<float*>d.y, <const float*>d.x, d, block, True)
+
+
+cdef void drop_task_double(void* arguments, Py_ssize_t block) noexcept nogil:
+    cdef Dropout* d = <Dropout*>arguments
+    if d.rule.shift == 0 and d.rule.fill == 0:
+        drop_block(<double*>d.y, <const double*>d.x, d, block, False)
+    else:
+        drop_block(<double*>d.y, <const double*>d.x, d, block, True)
+
+
+# Whether the kernels may read this array as it is.
+cdef inline bint usable(object x) noexcept:
+    return type(x) is cnp.ndarray and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x) and (
+        cnp.PyArray_TYPE(<cnp.ndarray>x) == cnp.NPY_FLOAT32 or cnp.PyArray_TYPE(<cnp.ndarray>x) == cnp.NPY_FLOAT64)
+
+
+# A new array for the result, or `out` where it is given and fits.
+cdef inline cnp.ndarray result(cnp.ndarray x, object out):
+    if out is None:
+        return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+    if not (usable(out) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and cnp.PyArray_SAMESHAPE(x, <cnp.ndarray>out)
+            and cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(<cnp.ndarray>out)):
+        raise ValueError("out must be a writeable C-contiguous array like the input")
+    return out
+
+
+def ready(object x):
+    """Whether `dropout` takes this as it is: then it need not pass the array gate."""
+    return usable(x)
+
+
+def dropout(cnp.ndarray x, double p, double scale, uint64_t seed, uint64_t stream, object out=None,
+            double shift=-0.0, double fill=0.0, uint64_t first=0):
+    """kept ? scale·x + shift : fill, from group `first` of the stream's mask; p = 1 gives zeros."""
+    if not usable(x):
+        raise TypeError("x must be a C-contiguous array of float32 or float64")
+    cdef cnp.ndarray y = result(x, out)
+    cdef Dropout d
+    d.x = cnp.PyArray_DATA(x)
+    d.y = cnp.PyArray_DATA(y)
+    d.size = cnp.PyArray_SIZE(x)
+    d.key = stream_key(seed, stream)
+    d.first = first
+    if p >= 1:
+        memset(d.y, 0, cnp.PyArray_NBYTES(y))
+        return y
+    d.lower = <int32_t>(p * 65536.0)
+    d.upper = (d.lower - 32768) * 65536
+    d.both = <uint32_t>d.upper | <uint32_t>d.lower
+    d.rest = <uint64_t>((p * 65536.0 - d.lower) * 281474976710656.0)  # all exact: powers of two
+    d.rule.scale = scale
+    d.rule.shift = shift
+    d.rule.fill = fill
+    cdef Py_ssize_t blocks = (d.size + BLOCK * GROUP - 1) // (BLOCK * GROUP)
+    cdef double work = 2.0 * cnp.PyArray_NBYTES(x)
+    with nogil:
+        if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
+            parallel_for(drop_task_float, &d, blocks, work)
+        else:
+            parallel_for(drop_task_double, &d, blocks, work)
+    return y
+
+
+# -- one mask value for many elements ----------------------------------------------------------------------------------
+
+ctypedef struct Broadcast:
+    const void* x  # IN   (outer, repeats, middle, inner)
+    const void* mask  # IN   (outer, middle), 0 where dropped
+    void* y  # OUT  like x
+    Py_ssize_t repeats, middle, inner
+    Py_ssize_t lines, length  # the same elements as lines
+    Py_ssize_t group, pieces  # lines to a task, or tasks to a line
+    Rule rule
+
+
+cdef inline inlined apply_along(
+    floating* y,  # OUT  (n,), may be x
+    const floating* x,  # IN   (n,)
+    const floating* mask,  # IN   (n,)
+    Py_ssize_t n,
+    const Rule* rule,
+) noexcept nogil:
+    cdef floating scale = <floating>rule.scale, shift = <floating>rule.shift, fill = <floating>rule.fill
+    cdef floating value
+    cdef Py_ssize_t i
+    for i in range(n):
+        value = x[i] * scale + shift
+        y[i] = value if mask[i] != 0 else fill
+
+
+cdef inline inlined apply_one(
+    floating* y,  # OUT  (n,), may be x
+    const floating* x,  # IN   (n,)
+    bint kept,
+    Py_ssize_t n,
+    const Rule* rule,
+) noexcept nogil:
+    cdef floating scale = <floating>rule.scale, shift = <floating>rule.shift, fill = <floating>rule.fill
+    cdef Py_ssize_t i
+    if kept:
+        for i in range(n):
+            y[i] = x[i] * scale + shift
+    else:
+        for i in range(n):
+            y[i] = fill
+
+
+cdef inline inlined broadcast_block(
+    floating* y, const floating* x, const floating* mask, const Broadcast* b, Py_ssize_t block
+) noexcept nogil:
+    cdef Py_ssize_t line, start, n, outer
+    for line in range(block // b.pieces * b.group, min(block // b.pieces * b.group + b.group, b.lines)):
+        start = block % b.pieces * LINE
+        n = b.length if b.pieces == 1 else min(<Py_ssize_t>LINE, b.length - start)
+        if b.inner > 1:
+            outer = line // (b.repeats * b.middle)
+            apply_one(y + line * b.length + start, x + line * b.length + start,
+                      mask[outer * b.middle + line % b.middle] != 0, n, &b.rule)
+        else:
+            outer = line // b.repeats
+            apply_along(y + line * b.length + start, x + line * b.length + start,
+                        mask + outer * b.middle + start, n, &b.rule)
+
+
+cdef void broadcast_task_float(void* arguments, Py_ssize_t block) noexcept nogil:
+    cdef Broadcast* b = <Broadcast*>arguments
+    broadcast_block(<float*>b.y, <const float*>b.x, <const float*>b.mask, b, block)
+
+
+cdef void broadcast_task_double(void* arguments, Py_ssize_t block) noexcept nogil:
+    cdef Broadcast* b = <Broadcast*>arguments
+    broadcast_block(<double*>b.y, <const double*>b.x, <const double*>b.mask, b, block)
+
+
+def apply_mask(cnp.ndarray x, cnp.ndarray mask, Py_ssize_t repeats, Py_ssize_t inner, double scale, object out=None,
+               double shift=-0.0, double fill=0.0):
+    """mask ≠ 0 ? scale·x + shift : fill, where x is (outer, repeats, middle, inner) and mask (outer, middle)."""
+    if mask.ndim != 2 or not (usable(x) and usable(mask)) or cnp.PyArray_TYPE(mask) != cnp.PyArray_TYPE(x):
+        raise ValueError("mask must be a matrix of x's dtype, both C-contiguous")
+    if cnp.PyArray_SIZE(mask) * repeats * inner != cnp.PyArray_SIZE(x):
+        raise ValueError(f"mask {mask.size} x repeats {repeats} x inner {inner} must be x's size, got {x.size}")
+    cdef cnp.ndarray y = result(x, out)
+    cdef Broadcast b
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
+    if size == 0:
+        return y
+    b.x = cnp.PyArray_DATA(x)
+    b.mask = cnp.PyArray_DATA(mask)
+    b.y = cnp.PyArray_DATA(y)
+    b.repeats = repeats
+    b.middle = cnp.PyArray_DIM(mask, 1)
+    b.inner = inner
+    b.length = inner if inner > 1 else b.middle
+    b.lines = size // b.length
+    b.group = max(1, LINE // b.length)
+    b.pieces = max(1, (b.length + LINE - 1) // LINE)
+    b.rule.scale = scale
+    b.rule.shift = shift
+    b.rule.fill = fill
+    cdef Py_ssize_t blocks = (b.lines + b.group - 1) // b.group * b.pieces
+    cdef double work = 2.0 * cnp.PyArray_NBYTES(x)
+    with nogil:
+        if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
+            parallel_for(broadcast_task_float, &b, blocks, work)
+        else:
+            parallel_for(broadcast_task_double, &b, blocks, work)
+    return y
