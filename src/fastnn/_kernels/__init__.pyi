@@ -184,3 +184,64 @@ def apply_mask(
 
 # noise.pyx
 def noise(x: Array, y: Array, sigma: float, multiply: bool, seed: int, stream: int) -> None: ...
+
+# Norms. A view is (O, A, S, I); groups are float64 (O·S, 4), populations float64 (O·S, 3).
+View = tuple[int, int, int, int]
+
+def rows_forward(
+    x: Array,
+    view: View,
+    entries: int,
+    period: int,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    centered: bool,
+    mask: Array | None,
+    given: Array | None,
+    out: Array | None,
+    keep: bool,
+    population: bool,
+) -> tuple[Array, Array | None, Array | None]: ...
+def rows_layer_norm(
+    x: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float, centered: bool
+) -> Array | None: ...
+def rows_backward(
+    dy: Array,
+    x: Array,
+    groups: Array,
+    view: View,
+    entries: int,
+    period: int,
+    weight: Array | None,
+    mask: Array | None,
+    centered: bool,
+    constant: bool,
+    affine: bool,
+) -> tuple[Array, Array | None, Array | None]: ...
+def columns_forward(
+    x: Array,
+    view: View,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    centered: bool,
+    mask: Array | None,
+    given: Array | None,
+    out: Array | None,
+    keep: bool,
+    population: bool,
+) -> tuple[Array, Array | None, Array | None]: ...
+def columns_backward(
+    dy: Array,
+    x: Array,
+    groups: Array,
+    view: View,
+    weight: Array | None,
+    mask: Array | None,
+    centered: bool,
+    constant: bool,
+    affine: bool,
+) -> tuple[Array, Array | None, Array | None]: ...
+def groups_from_running(mean: Array, variance: Array, eps: float) -> Array: ...
+def update_running(population: Array, mean: Array, variance: Array, momentum: float) -> None: ...

@@ -12,6 +12,7 @@ from fastnn.layers.dropout import (
     GaussianNoise,
 )
 from fastnn.layers.linear import Linear
+from fastnn.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, recalibrate
 from fastnn.layers.pool import AvgPool2d, MaxPool2d
 from fastnn.layers.summary import summary
 
@@ -20,18 +21,23 @@ __all__ = [
     "GELU",
     "AlphaDropout",
     "AvgPool2d",
+    "BatchNorm",
     "Conv2d",
     "DropPath",
     "Dropout",
     "Flatten",
     "GaussianDropout",
     "GaussianNoise",
+    "GroupNorm",
     "Identity",
+    "InstanceNorm",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "MaxPool2d",
     "Parameter",
+    "RMSNorm",
     "ReLU",
     "Residual",
     "Sequential",
@@ -40,5 +46,6 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "recalibrate",
     "summary",
 ]

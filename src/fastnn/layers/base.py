@@ -58,7 +58,8 @@ class Layer:
 
     A subclass defines ``_evaluate(x) -> y``, ``_forward(x) -> (y, ctx)`` and ``_backward(dy, ctx) -> dx``, the last
     adding into the gradients of its parameters. Attributes that are a `Parameter` or a `Layer` are found by name, in
-    the order they were set; names in the class attribute ``_buffers`` are saved with the parameters but not trained.
+    the order they were set; names in the class attribute ``_buffers`` are saved with the parameters but not trained,
+    and those in ``_optional_buffers`` may be missing from a state that is loaded.
 
     Examples
     --------
@@ -85,6 +86,7 @@ class Layer:
 
     training: bool = True
     _buffers: tuple[str, ...] = ()
+    _optional_buffers: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._contexts: list[Any] = []
@@ -189,6 +191,14 @@ class Layer:
                 if buffer is not None:
                     yield dot + name, buffer
 
+    def _optional_state(self) -> set[str]:
+        """Names of saved arrays that a state may lack."""
+        return {
+            f"{prefix}.{name}" if prefix else name
+            for prefix, layer in self.named_layers()
+            for name in layer._optional_buffers
+        }
+
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and buffers under PyTorch's names."""
         return {name: array.copy() for name, array in self._state()}
@@ -209,7 +219,7 @@ class Layer:
             Naming the missing and unexpected keys, or the key whose shape differs.
         """
         own = dict(self._state())
-        missing, unexpected = sorted(own.keys() - d.keys()), sorted(d.keys() - own.keys())
+        missing, unexpected = sorted(own.keys() - d.keys() - self._optional_state()), sorted(d.keys() - own.keys())
         if strict and (missing or unexpected):
             raise ValueError(f"state dict does not fit: missing keys {missing}, unexpected keys {unexpected}")
         loaded = {name: np.asarray(d[name]) for name in own if name in d}

@@ -1,0 +1,157 @@
+# Arithmetic that every reduction shares: fused multiply-add, double-double numbers, and sums over fixed lanes.
+#
+# A sum runs in LANES running sums of the data's own precision (registers), which are merged into WIDE running sums
+# of double (for double data: of double-double) after at most FLUSH elements each, so that rounding errors stay
+# within a few units whatever the data; the merges have one order. See the design notes in rows_forward.pyx.
+
+from cython cimport floating
+from libc.math cimport fma, sqrt
+from libc.string cimport memset
+
+cdef extern from *:
+    """
+    /* Levels with a fused multiply-add instruction round once; x86_64_v2 multiplies and adds. */
+    #if defined(__FMA__) || defined(__aarch64__)
+      #define fastnn_fmaf(a, b, c) fmaf(a, b, c)
+      #define fastnn_fma(a, b, c) fma(a, b, c)
+    #else
+      #define fastnn_fmaf(a, b, c) ((a) * (b) + (c))
+      #define fastnn_fma(a, b, c) ((a) * (b) + (c))
+    #endif
+    """
+    float fastnn_fmaf(float a, float b, float c) noexcept nogil
+    double fastnn_fma(double a, double b, double c) noexcept nogil
+
+cdef enum:
+    LANES = 64
+    WIDE = 8
+    # A lane takes elements in fours, added as a tree, or singly; a single one counts double, because its roundings
+    # are one in a row of additions. After FLUSH, the lanes are merged into the wide sums.
+    FLUSH = 16
+    SINGLE = 2
+
+
+cdef inline floating muladd(floating a, floating b, floating c) noexcept nogil:
+    if floating is float:
+        return fastnn_fmaf(a, b, c)
+    else:
+        return fastnn_fma(a, b, c)
+
+
+# ---- double-double: h + l with |l| ≤ ulp(h)/2 --------------------------------------------------------------------
+
+cdef struct dd:
+    double h
+    double l
+
+
+cdef inline dd two_sum(double a, double b) noexcept nogil:
+    cdef dd s
+    cdef double t
+    s.h = a + b
+    t = s.h - a
+    s.l = (a - (s.h - t)) + (b - t)
+    return s
+
+
+cdef inline dd fast_two_sum(double a, double b) noexcept nogil:
+    # for |a| ≥ |b|
+    cdef dd s
+    s.h = a + b
+    s.l = b - (s.h - a)
+    return s
+
+
+cdef inline dd dd_add(dd a, dd b) noexcept nogil:
+    cdef dd s = two_sum(a.h, b.h)
+    return fast_two_sum(s.h, s.l + (a.l + b.l))
+
+
+cdef inline dd dd_product(double a, double b) noexcept nogil:
+    # libm's fma: exact on every level
+    cdef dd p
+    p.h = a * b
+    p.l = fma(a, b, -p.h)
+    return p
+
+
+cdef inline dd dd_scale(dd a, double b) noexcept nogil:
+    cdef dd p = dd_product(a.h, b)
+    return fast_two_sum(p.h, p.l + a.l * b)
+
+
+cdef inline dd dd_square(dd a) noexcept nogil:
+    cdef dd p = dd_product(a.h, a.h)
+    return fast_two_sum(p.h, p.l + 2 * a.h * a.l)
+
+
+cdef inline dd dd_divide(dd a, double n) noexcept nogil:
+    cdef double q = a.h / n
+    cdef dd p = dd_product(q, n)
+    return fast_two_sum(q, ((a.h - p.h) - p.l + a.l) / n)
+
+
+cdef inline double dd_rsqrt(dd v) noexcept nogil:
+    # 1/√v to half a unit and a little: the IEEE root and quotient, then one Newton step on the exact residual.
+    # Where the residual is not finite (v = 0, inf, NaN or negative), the plain value is the answer.
+    cdef double r = 1 / sqrt(v.h)
+    cdef dd residual = dd_scale(dd_scale(v, r), r)
+    cdef double correction = 0.5 * r * ((1 - residual.h) - residual.l)
+    return r + correction if correction == correction else r
+
+
+# ---- running sums ------------------------------------------------------------------------------------------------
+
+cdef struct WideSum:
+    double h[WIDE]
+    double l[WIDE]
+
+
+cdef inline void clear(WideSum* total) noexcept nogil:
+    memset(total, 0, sizeof(WideSum))
+
+
+cdef inline void merge(floating* lanes, WideSum* total) noexcept nogil:
+    # total += lanes, and the lanes start again from zero
+    cdef Py_ssize_t i, j
+    cdef double wide[LANES]
+    cdef double h[WIDE]
+    cdef double l[WIDE]
+    cdef dd s
+    if floating is float:
+        # whole rows of registers at a time: GCC vectorises each loop by itself
+        for j in range(32):
+            wide[j] = <double>lanes[j] + <double>lanes[j + 32]
+        for j in range(16):
+            wide[j] += wide[j + 16]
+        for j in range(WIDE):
+            total.h[j] += wide[j] + wide[j + 8]
+    else:
+        for j in range(WIDE):
+            h[j] = total.h[j]
+            l[j] = total.l[j]
+        for i in range(LANES // WIDE):
+            for j in range(WIDE):
+                s = two_sum(h[j], lanes[i * WIDE + j])
+                h[j] = s.h
+                l[j] += s.l
+        for j in range(WIDE):
+            total.h[j] = h[j]
+            total.l[j] = l[j]
+    for j in range(LANES):
+        lanes[j] = 0
+
+
+cdef inline dd total_of(WideSum* total, floating example) noexcept nogil:
+    # `example` only chooses the precision
+    cdef dd s
+    cdef Py_ssize_t j
+    if floating is float:
+        s.h = (((total.h[0] + total.h[1]) + (total.h[2] + total.h[3]))
+               + ((total.h[4] + total.h[5]) + (total.h[6] + total.h[7])))
+        s.l = 0
+    else:
+        s = two_sum(total.h[0], total.l[0])
+        for j in range(1, WIDE):
+            s = dd_add(s, two_sum(total.h[j], total.l[j]))
+    return s

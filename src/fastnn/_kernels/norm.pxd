@@ -1,0 +1,221 @@
+# What all norm kernels share: the view of the array, a group's statistics, and the normalised value x̂.
+#
+# View: a C-ordered array as (outer, reduced, groups, inner) = (O, A, S, I). One group of statistics for each (o, s),
+# over the A runs of I contiguous elements that start at x + o·A·S·I + s·I and lie S·I apart.
+
+from cython cimport floating
+from libc.math cimport fabs, frexp, isfinite, ldexp, sqrt
+
+from fastnn._kernels.lanes cimport dd, dd_add, dd_divide, dd_rsqrt, dd_scale, dd_square, muladd, two_sum
+
+cdef struct View:
+    Py_ssize_t outer
+    Py_ssize_t reduced
+    Py_ssize_t groups
+    Py_ssize_t inner
+
+# What backward needs of a group, in the unit of x·scale, where scale is a power of two: 1 unless squares would leave
+# the range of the data's precision. mean = shift + lo, and shift is a number of the data's precision.
+cdef struct Group:
+    double shift
+    double lo
+    double rstd
+    double scale
+
+cdef enum:
+    # The first estimate of a mean comes from at least this many elements, in runs of neighbours.
+    SAMPLE = 64
+    SAMPLE_RUN = 16
+    # Elements of a group that are summed as one piece.
+    PIECE = 32768
+
+# What running statistics need of a group: mean, biased variance, number of elements counted.
+cdef struct Population:
+    double mean
+    double variance
+    double count
+
+
+cdef struct Pieces:
+    # how the runs of a group fall into pieces: whole runs together, or parts of one run
+    Py_ssize_t runs
+    Py_ssize_t parts
+    Py_ssize_t count
+
+
+cdef inline Py_ssize_t start_of(View* view, Py_ssize_t group) noexcept nogil:
+    return ((group // view.groups) * view.reduced * view.groups + group % view.groups) * view.inner
+
+
+cdef inline Py_ssize_t count_of(const unsigned char* mask, View* view) noexcept nogil:
+    # elements of one group that count; `mask` is at the group's start, or NULL
+    cdef Py_ssize_t a, i, count = 0
+    if mask == NULL:
+        return view.reduced * view.inner
+    for a in range(view.reduced):
+        for i in range(view.inner):
+            count += mask[a * view.groups * view.inner + i] != 0
+    return count
+
+
+cdef inline Pieces pieces_of(View* view) noexcept nogil:
+    cdef Pieces pieces
+    pieces.parts = (view.inner + PIECE - 1) // PIECE
+    pieces.runs = max(<Py_ssize_t>1, PIECE // view.inner) if pieces.parts == 1 else 1
+    pieces.count = (view.reduced + pieces.runs - 1) // pieces.runs * pieces.parts
+    return pieces
+
+
+# ---- closing a group: sums → statistics --------------------------------------------------------------------------
+
+cdef enum Verdict:
+    FINAL
+    AGAIN       # the shift was far from the mean: sum once more around group.shift
+    COLD        # the sums left the range of the data's precision: sum once more with another scale
+
+
+cdef inline Verdict close_group(
+    dd s1, dd s2, double n, double eps, bint centered, floating shift, double scale, Group* group,
+    Population* population,
+) noexcept nogil:
+    # IN s1 = Σ(x·scale − shift), s2 = Σ(x·scale − shift)². Folding S1/n into the shift leaves |lo| ≤ ulp(shift)/2, so x − shift
+    # rounds like x − mean; a group of equal elements then has x − shift = 0 and lo = 0, hence y = bias exactly.
+    # A group of equal elements without eps has x̂ = 0, the limit of small eps, and no gradient.
+    cdef dd lo, variance, mean, guarded
+    cdef floating folded
+    cdef bint unscaled = scale == 1
+    cdef double largest = 8.5e37 if floating is float else 4.4e307      # 2^126, 2^1022
+    if n == 0:
+        # nothing counts: x̂ = 0 and no gradient
+        group.shift = group.lo = group.rstd = 0
+        group.scale = 1
+        if population != NULL:
+            population.mean = population.variance = population.count = 0
+        return FINAL
+    if floating is float:
+        lo.h = s1.h / n if centered else 0
+        lo.l = 0
+        variance.h = s2.h / n - lo.h * lo.h
+        variance.l = 0
+        mean.h = <double>shift + lo.h
+        mean.l = 0
+    else:
+        lo = dd_divide(s1, n)
+        if not centered:
+            lo.h = 0
+            lo.l = 0
+        variance = dd_add(dd_divide(s2, n), dd_scale(dd_square(lo), -1))
+        mean = two_sum(shift, lo.h)
+        mean.l += lo.l
+    if variance.h < 0:
+        variance.h = 0
+        variance.l = 0
+    if variance.h == 0 and scale != 1 and eps > 0:
+        # only eps is left, which may not fit the unit
+        mean.h /= scale
+        mean.l /= scale
+        scale = 1
+    eps = eps * scale * scale
+    folded = <floating>mean.h
+    group.shift = folded
+    group.scale = scale
+    if floating is float:
+        group.lo = mean.h - folded
+        group.rstd = 1 / sqrt(variance.h + eps) if variance.h + eps != 0 else 0
+    else:
+        group.lo = (mean.h - folded) + mean.l
+        guarded = two_sum(variance.h, eps)
+        guarded.l += variance.l
+        group.rstd = dd_rsqrt(guarded) if guarded.h != 0 else 0
+    if unscaled and not in_range(s2.h / n, variance.h + eps, shift):
+        return COLD
+    group.rstd = min(group.rstd, largest)
+    if population != NULL:
+        population.mean = mean.h / scale
+        population.variance = variance.h / scale / scale
+        population.count = n
+    if centered and lo.h * lo.h > 0.25 * variance.h:
+        return AGAIN
+    return FINAL
+
+
+cdef inline bint in_range(double square, double guarded, floating example) noexcept nogil:
+    # Squares neither overflow the running sums nor vanish beside var + eps; NaN is out of range.
+    if floating is float:
+        return square <= 1.2676506002282294e30 and guarded >= 7.888609052210118e-31     # 2^±100
+    else:
+        return square <= 8.452712498170644e270 and guarded >= 1.1830521861667747e-271   # 2^±900
+
+
+# ---- the normalised value ----------------------------------------------------------------------------------------
+
+cdef inline floating offset_of(const Group* group, floating example) noexcept nogil:
+    return <floating>(-group.lo * group.rstd)
+
+
+cdef inline floating deviation(floating x, floating shift, floating scale, bint cold) noexcept nogil:
+    # `cold` is a constant where this is inlined: without it scale is 1
+    return (x * scale if cold else x) - shift
+
+
+cdef inline floating normalized(
+    floating x, floating shift, floating rstd, floating offset, floating scale, bint cold,
+) noexcept nogil:
+    # x̂
+    return muladd(deviation(x, shift, scale, cold), rstd, offset)
+
+
+# ---- the input's gradient ----------------------------------------------------------------------------------------
+
+cdef struct Means:
+    double g        # Σg/n
+    double gx       # Σ(g·x̂)/n
+
+
+cdef inline Means means_of(double sum_g, double sum_gx, double n, bint centered, bint constant) noexcept nogil:
+    # zeros where the statistics are constants, where nothing was counted, and without centring the first
+    cdef Means means
+    means.g = sum_g / n if centered and not constant and n > 0 else 0
+    means.gx = sum_gx / n if not constant and n > 0 else 0
+    return means
+
+
+cdef inline floating input_gradient(
+    floating g, floating xhat, floating factor, floating c1, floating c2, bint counts, floating scale, bint cold,
+) noexcept nogil:
+    # (g·factor + (x̂·c2 + c1))·scale with c1 = −rstd·Σg/n, c2 = −rstd·Σgx̂/n, factor = rstd or weight·rstd;
+    # `cold` is a constant where this is inlined
+    cdef floating gradient = muladd(g, factor, muladd(xhat, c2, c1) if counts else <floating>0)
+    return gradient * scale if cold else gradient
+
+
+# ---- groups out of range -----------------------------------------------------------------------------------------
+
+cdef inline double inverse_power(double size, floating example) noexcept nogil:
+    # 2^−e with size ≈ 2^e, such that it and its inverse are normal numbers of the data's precision; 1 for NaN and inf
+    cdef int exponent = 0
+    cdef int limit = 126 if floating is float else 1022
+    if not isfinite(size):
+        return 1
+    frexp(size, &exponent)
+    return ldexp(1, -max(-limit, min(exponent, limit)))
+
+
+cdef inline double scale_of(
+    const floating* x, const unsigned char* mask, View* view, double eps,
+) noexcept nogil:
+    # The power of two that brings the largest element that counts, or √eps if that is larger, near 1; 1 if an element
+    # is not finite, when NaN is the answer. x and mask at the group's start.
+    cdef Py_ssize_t a, i, at
+    cdef double largest = sqrt(eps) if eps > 0 else 0
+    cdef double z
+    for a in range(view.reduced):
+        for i in range(view.inner):
+            at = a * view.groups * view.inner + i
+            if mask == NULL or mask[at]:
+                z = fabs(<double>x[at])
+                if not isfinite(z):
+                    return 1
+                if z > largest:
+                    largest = z
+    return inverse_power(largest, x[0])
