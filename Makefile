@@ -2,32 +2,43 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What the compiled parts are made from: a change here rebuilds them (the install is editable: Python files are live).
 SOURCES := pyproject.toml setup.py $(wildcard src/fastnn/_kernels/*.pyx src/fastnn/_kernels/*.pxd)
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench bench-peers lint clean
 
-demo: $(VENV)/.installed-demo
+demo: $(VENV)/.built $(VENV)/.extra-demo
 	$(BIN)/python -m fastnn train --out runs/demo $(DEMO_OPTIONS)
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.built $(VENV)/.extra-test $(VENV)/.extra-demo
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
-bench: $(VENV)/.installed-test
-	$(BIN)/python -m pytest bench --benchmark-only $(PYTEST_OPTIONS)
+# fastnn alone; bench-peers runs the same cases beside PyTorch and JAX.
+bench: $(VENV)/.built $(VENV)/.extra-test
+	$(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench.json $(BENCH_OPTIONS)
 
-lint: $(VENV)/.installed-lint
+bench-peers: $(VENV)/.built $(VENV)/.extra-test $(VENV)/.extra-demo $(VENV)/.extra-peers
+	$(BIN)/python bench/peers.py $(BENCH_OPTIONS)
+
+lint: $(VENV)/bin/python $(VENV)/.extra-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint src
+	PATH="$(BIN):$$PATH" $(BIN)/cython-lint src
 	$(BIN)/mypy
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("fastnn needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed-%: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+$(VENV)/.built: $(VENV)/bin/python $(SOURCES)
+	$(PIP) --editable .
+	touch $@
+
+# The packages that an extra of pyproject.toml names, without building fastnn again.
+$(VENV)/.extra-%: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")' $* > $@.txt
+	$(PIP) -r $@.txt
 	touch $@
 
 clean:
