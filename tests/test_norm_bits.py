@@ -1,0 +1,160 @@
+"""Same bits: whatever the memory layout, the number of threads, the run and the build for AVX2 or AVX-512.
+
+Run as a script this file prints a digest of many results, which is how builds are compared.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import fastnn
+from fastnn import _kernels
+from norm_operations import OPERATIONS
+
+# Large enough for four threads, with ragged blocks and lanes.
+LARGE = {
+    "layer_norm": (3001, 5, 13),
+    "layer_norm of two axes": (3001, 5, 13),
+    "rms_norm": (3001, 5, 13),
+    "batch_norm": (29, 6, 31, 37),
+    "batch_norm, channels last": (29, 31, 37, 6),
+    "batch_norm, channels in the middle": (29, 31, 6, 37),
+    "batch_norm of features": (33331, 6),
+    "instance_norm": (29, 6, 31, 37),
+    "instance_norm, channels last": (29, 31, 37, 6),
+    "group_norm": (29, 6, 31, 37),
+    "group_norm, channels last": (29, 31, 37, 6),
+    "group_norm of features": (12603, 12),
+    "group_norm, each channel": (29, 6, 1111),
+    "group_norm, all channels": (29, 1111, 6),
+    "layer_norm of everything": (5, 13),
+    "standardize the last axis": (7, 11, 2603),
+    "standardize the first axis": (2603, 7, 11),
+    "standardize the channels": (17, 11, 31, 37),
+    "standardize two separate axes": (29, 6, 31, 37),
+    "standardize everything": (29, 6, 1111),
+}
+
+
+def results(name, shape, dtype, masked=False):
+    op = OPERATIONS[name]
+    x, dy, weight, bias = op.data(3, dtype, shape)
+    mask = {"mask": np.random.default_rng(4).random(shape) < 0.8} if masked else {}
+    y, context = op.forward(x, weight, bias, **mask)
+    return [y, *(g for g in op.backward(dy, context) if g is not None)]
+
+
+def digest(shapes=LARGE):
+    """One hash for each operation, over both dtypes, with and without a mask."""
+    lines = []
+    for name, shape in shapes.items():
+        state = hashlib.sha256()
+        for dtype in (np.float32, np.float64):
+            for masked in (False, True) if OPERATIONS[name].masks else (False,):
+                for array in results(name, shape, dtype, masked):
+                    state.update(np.ascontiguousarray(array).tobytes())
+        lines.append(f"{name}: {state.hexdigest()[:16]}")
+    return "\n".join(lines)
+
+
+def digest_in_a_process(**environment):
+    """The digest printed by this file run as a script."""
+    return subprocess.run(
+        [sys.executable, __file__],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def with_one_thread():
+    before = fastnn.get_num_threads()
+    fastnn.set_num_threads(1)
+    yield digest()
+    fastnn.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4])
+def test_threads(threads, with_one_thread):
+    before = fastnn.get_num_threads()
+    fastnn.set_num_threads(threads)
+    try:
+        assert digest() == with_one_thread
+    finally:
+        fastnn.set_num_threads(before)
+
+
+@pytest.mark.parametrize("build", ["x86_64_v3", "x86_64_v4"])
+def test_builds(build, with_one_thread):
+    if build not in _kernels.available() or _kernels.ISA not in ("x86_64_v3", "x86_64_v4"):
+        pytest.skip("needs the builds for AVX2 and AVX-512 and a processor that runs both")
+    assert digest_in_a_process(FASTNN_ISA=build) == with_one_thread
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_memory_layouts(name, dtype):
+    op = OPERATIONS[name]
+    x, dy, weight, bias = op.data(5, dtype)
+
+    def run(x, dy, weight, bias):
+        y, context = op.forward(x, weight, bias)
+        return [y, *(g for g in op.backward(dy, context) if g is not None)]
+
+    expected = run(x, dy, weight, bias)
+    for kind, change in LAYOUTS.items():
+        changed = [None if a is None else change(a) for a in (x, dy, weight, bias)]
+        for ours, theirs in zip(run(*changed), expected):
+            assert ours.dtype == dtype
+            np.testing.assert_array_equal(ours, theirs, err_msg=kind)
+
+
+def strided(a):
+    wide = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
+    wide[..., ::2] = a
+    return wide[..., ::2]
+
+
+def misaligned(a):
+    raw = np.zeros(a.nbytes + 1, np.uint8)
+    view = raw[1:].view(a.dtype).reshape(a.shape)
+    view[...] = a
+    return view
+
+
+def read_only(a):
+    copy = a.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+LAYOUTS = {
+    "Fortran order": np.asfortranarray,
+    "every second element": strided,
+    "reversed": lambda a: a[..., ::-1].copy()[..., ::-1],
+    "misaligned": misaligned,
+    "other byte order": lambda a: a.astype(a.dtype.newbyteorder()),
+    "read-only": read_only,
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_zero_strides(name):
+    op = OPERATIONS[name]
+    x, _, weight, bias = op.data(6, np.float64)
+    for repeated in (np.broadcast_to(x[:1], x.shape), np.broadcast_to(x[..., :1], x.shape)):
+        np.testing.assert_array_equal(op.plain(repeated, weight, bias), op.plain(repeated.copy(), weight, bias))
+
+
+if __name__ == "__main__":
+    print(digest())
