@@ -149,8 +149,12 @@ def test_fans_of_images():
     assert init.fans((64, 32)) == (32, 64)
     assert init.fans((32, 64), "io") == (32, 64)
     assert init.fans((64, 32, 3, 5)) == init.fans((3, 5, 32, 64), layout="io") == (480, 960)
-    # a transposed convolution from 64 channels to 32 has the weight (64, 32, 3, 3): what it adds up is fan_out
-    assert init.fans((64, 32, 3, 3))[1] == 64 * 9
+
+
+@pytest.mark.parametrize(("inputs", "out", "groups"), [(64, 32, 1), (64, 32, 4), (8, 8, 8)])
+def test_fans_of_transposed_convolutions(inputs, out, groups):
+    """Their weight is (in, out/groups, *kernel): what a unit adds up is fan_out, and where it goes fan_in."""
+    assert init.fans((inputs, out // groups, 3), groups=groups)[::-1] == counted_fans(out, inputs, 3, groups)
 
 
 @pytest.mark.peers

@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+import fastnn
 from fastnn import schedules
 from fastnn.schedules import (
     Constant,
@@ -204,6 +205,28 @@ def test_numpy_numbers_become_python_numbers():
     assert repr(schedule) == "Piecewise(values=(0.5, 0.25), boundaries=(10,))"
     assert json.loads(schedule.to_json()) == {"schedule": "Piecewise", "values": [0.5, 0.25], "boundaries": [10]}
     assert Cosine(np.float64(1), np.int64(5)) == Cosine(1.0, 5)
+
+
+def test_drives_lr_momentum_and_weight_decay():
+    """SGD on a constant gradient, written out; the plateau drives as well."""
+    lr, momentum, decay = Cosine(0.1, 20), Linear(0.5, 0.9, 10), Exponential(0.1, 0.5)
+    theta = fastnn.Parameter(np.array([2.0]))
+    optimizer = fastnn.SGD([theta], lr=lr, momentum=momentum, weight_decay=decay)
+    x, velocity = 2.0, 0.0
+    for step in range(20):
+        theta.grad[...] = 1.0
+        assert optimizer.step() == lr(step)
+        gradient = 1.0 + decay(step) * x
+        velocity = momentum(step) * velocity + gradient
+        x -= lr(step) * velocity
+        assert theta.data[0] == pytest.approx(x, rel=1e-14)
+
+    plateau = ReduceOnPlateau(0.1, factor=0.5, patience=0)
+    optimizer = fastnn.SGD([theta], lr=plateau)
+    assert optimizer.step() == 0.1
+    for _ in range(2):
+        plateau.update(1.0)
+    assert optimizer.step() == 0.05
 
 
 # -- JSON ------------------------------------------------------------------------------------------------------------

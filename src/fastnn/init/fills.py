@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import random
-from fastnn.init.gains import choice, finite
+from fastnn.init.gains import check_choice, finite
 
 Array = npt.NDArray[Any]
 Shape = int | Sequence[int]
@@ -230,7 +230,7 @@ def orthogonal(
     >>> bool(np.allclose(q @ q.T, np.eye(3), atol=1e-6))
     True
     """
-    choice(layout, "layout", ("oi", "io"))
+    check_choice(layout, "layout", ("oi", "io"))
     real = real_type(dtype)
     if not isinstance(shape, Sequence) or len(shape) < 2:
         raise ValueError(f"shape must have two axes or more, got {shape}")

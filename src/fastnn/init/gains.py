@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def choice(value: Any, name: str, allowed: Sequence[str]) -> None:
+def check_choice(value: Any, name: str, allowed: Sequence[str]) -> None:
     """Raise unless `value` is one of the allowed words."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
@@ -55,7 +55,7 @@ def fans(shape: Sequence[int], layout: str = "oi", groups: int = 1) -> tuple[int
     >>> init.fans((64, 1, 3, 3), groups=64)
     (9, 9)
     """
-    choice(layout, "layout", ("oi", "io"))
+    check_choice(layout, "layout", ("oi", "io"))
     sizes = [operator.index(size) for size in shape] if isinstance(shape, Sequence) else [operator.index(shape)]
     if len(sizes) < 2 or min(sizes) < 0:
         raise ValueError(f"shape must have two axes or more, none negative, got {tuple(sizes)}")
@@ -103,7 +103,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     if nonlinearity == "leaky_relu":
         slope = 0.01 if param is None else finite(param, "param")
         return math.sqrt(2 / (1 + slope**2))
-    choice(nonlinearity, "nonlinearity", (*GAINS, "leaky_relu"))
+    check_choice(nonlinearity, "nonlinearity", (*GAINS, "leaky_relu"))
     return GAINS[nonlinearity]
 
 

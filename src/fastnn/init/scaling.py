@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn.init.fills import Array, Rng, normal, uniform
-from fastnn.init.gains import calculate_gain, choice, fans, finite
+from fastnn.init.gains import calculate_gain, check_choice, fans, finite
 
 
 def variance_scaling(
@@ -58,8 +58,8 @@ def variance_scaling(
     >>> round(float(w.var() * 400), 1)
     2.0
     """
-    choice(mode, "mode", ("fan_in", "fan_out", "fan_avg"))
-    choice(distribution, "distribution", ("normal", "uniform"))
+    check_choice(mode, "mode", ("fan_in", "fan_out", "fan_avg"))
+    check_choice(distribution, "distribution", ("normal", "uniform"))
     if finite(scale, "scale") < 0:
         raise ValueError(f"scale must be at least 0, got {scale}")
     fan_in, fan_out = fans(shape, layout, groups)
@@ -174,7 +174,7 @@ def kaiming_uniform(
     >>> bool(abs(init.kaiming_uniform((100, 50), rng=0)).max() <= (6 / 50) ** 0.5)
     True
     """
-    choice(mode, "mode", ("fan_in", "fan_out"))
+    check_choice(mode, "mode", ("fan_in", "fan_out"))
     return variance_scaling(
         shape, calculate_gain(nonlinearity, a) ** 2, mode, "uniform", rng=rng, dtype=dtype, layout=layout, groups=groups
     )
@@ -204,7 +204,7 @@ def kaiming_normal(
     >>> init.kaiming_normal((64, 32, 3, 3), mode="fan_out", rng=0).shape
     (64, 32, 3, 3)
     """
-    choice(mode, "mode", ("fan_in", "fan_out"))
+    check_choice(mode, "mode", ("fan_in", "fan_out"))
     return variance_scaling(
         shape, calculate_gain(nonlinearity, a) ** 2, mode, "normal", rng=rng, dtype=dtype, layout=layout, groups=groups
     )

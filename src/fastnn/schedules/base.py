@@ -52,13 +52,13 @@ def whole(value: Any, name: str) -> int:
     return int(value)
 
 
-def choice(value: Any, name: str, allowed: Sequence[str]) -> None:
+def check_choice(value: Any, name: str, allowed: Sequence[str]) -> None:
     """Raise unless `value` is one of the allowed words."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def flag(value: Any, name: str) -> None:
+def check_flag(value: Any, name: str) -> None:
     """Raise unless `value` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
@@ -123,7 +123,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def _at(self, t: Array) -> Array:
-        """The values at the steps `t`, a vector of floats of at least 0."""
+        """The values at the steps `t`, a vector of floats of at least 0; a new array."""
 
     def to_json(self) -> str:
         """The schedule as JSON text; `fastnn.schedules.from_json` reads it back.
@@ -142,7 +142,7 @@ class Schedule(ABC):
             object.__setattr__(self, name, number(getattr(self, name), name, numbers_allowed))
 
 
-def schedule(value: Any, name: str) -> None:
+def check_schedule(value: Any, name: str) -> None:
     """Raise unless `value` is a schedule."""
     if not isinstance(value, Schedule):
         raise TypeError(f"{name} must be a schedule, got {type(value).__name__}")

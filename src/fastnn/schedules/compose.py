@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastnn.schedules.base import NON_NEGATIVE, Array, Schedule, increasing, number, schedule
+from fastnn.schedules.base import NON_NEGATIVE, Array, Schedule, check_schedule, increasing, number
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Warmup(Schedule):
     start: float = 0.0
 
     def __post_init__(self) -> None:
-        schedule(self.then, "then")
+        check_schedule(self.then, "then")
         self._set(steps=NON_NEGATIVE, start=NON_NEGATIVE)
 
     def _at(self, t: Array) -> Array:
@@ -118,7 +118,7 @@ class Join(Schedule):
         if not isinstance(self.schedules, Sequence) or isinstance(self.schedules, str):
             raise TypeError(f"schedules must be a sequence of schedules, got {type(self.schedules).__name__}")
         for part in self.schedules:
-            schedule(part, "schedules")
+            check_schedule(part, "schedules")
         if not self.schedules:
             raise ValueError("schedules must be at least one schedule, got none")
         object.__setattr__(self, "schedules", tuple(self.schedules))

@@ -13,8 +13,8 @@ from fastnn.schedules.base import (
     Array,
     Schedule,
     between,
-    choice,
-    flag,
+    check_choice,
+    check_flag,
     half_cosine,
 )
 from fastnn.schedules.decay import check_floor
@@ -134,8 +134,8 @@ class OneCycle(Schedule):
     def __post_init__(self) -> None:
         self._set(max_lr=NON_NEGATIVE, steps=AT_LEAST_ONE, pct_start=FRACTION)
         self._set(div_factor=POSITIVE, final_div_factor=POSITIVE)
-        choice(self.anneal, "anneal", ("cos", "linear"))
-        flag(self.three_phase, "three_phase")
+        check_choice(self.anneal, "anneal", ("cos", "linear"))
+        check_flag(self.three_phase, "three_phase")
         if self.three_phase and self.pct_start > 0.5:
             raise ValueError(f"pct_start must be at most 0.5 with three_phase, got {self.pct_start}")
 
@@ -196,7 +196,7 @@ class Cyclic(Schedule):
             self._set(down=POSITIVE)
         if self.base_lr > self.max_lr:
             raise ValueError(f"base_lr must not be more than max_lr, {self.max_lr}, got {self.base_lr}")
-        choice(self.mode, "mode", ("triangular", "triangular2", "exp_range"))
+        check_choice(self.mode, "mode", ("triangular", "triangular2", "exp_range"))
 
     def _at(self, t: Array) -> Array:
         down = self.up if self.down is None else self.down

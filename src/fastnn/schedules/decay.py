@@ -10,7 +10,7 @@ from fastnn.schedules.base import (
     Array,
     Schedule,
     between,
-    flag,
+    check_flag,
     half_cosine,
     remaining,
 )
@@ -84,7 +84,7 @@ class Exponential(Schedule):
 
     def __post_init__(self) -> None:
         self._set(lr=NON_NEGATIVE, rate=POSITIVE, every=POSITIVE, floor=NON_NEGATIVE)
-        flag(self.staircase, "staircase")
+        check_flag(self.staircase, "staircase")
         check_floor(self.floor, self.lr)
 
     def _at(self, t: Array) -> Array:
@@ -233,7 +233,7 @@ class InverseTime(Schedule):
 
     def __post_init__(self) -> None:
         self._set(lr=NON_NEGATIVE, rate=NON_NEGATIVE, every=POSITIVE)
-        flag(self.staircase, "staircase")
+        check_flag(self.staircase, "staircase")
 
     def _at(self, t: Array) -> Array:
         times = t / self.every

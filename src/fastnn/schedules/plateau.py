@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.schedules.base import NON_NEGATIVE, POSITIVE, choice, number, whole
+from fastnn.schedules.base import NON_NEGATIVE, POSITIVE, check_choice, number, whole
 
 
 class ReduceOnPlateau:
@@ -61,8 +61,8 @@ class ReduceOnPlateau:
         min_lr: float = 0.0,
         eps: float = 1e-8,
     ) -> None:
-        choice(mode, "mode", ("min", "max"))
-        choice(threshold_mode, "threshold_mode", ("rel", "abs"))
+        check_choice(mode, "mode", ("min", "max"))
+        check_choice(threshold_mode, "threshold_mode", ("rel", "abs"))
         self.mode, self.threshold_mode = mode, threshold_mode
         self.factor = number(factor, "factor", POSITIVE)
         if self.factor >= 1:
