@@ -106,15 +106,21 @@ def test_one_layer_alone():
 
 
 def test_leaves_the_model_alone():
-    model = deep(fastnn.ReLU, init.kaiming_normal, depth=2, width=8).eval()
+    """Modes, gradients, running statistics, random streams, and calls that wait for their backward."""
+    generator = fastnn.Generator(1)
+    model = fastnn.Sequential(
+        fastnn.Linear(8, 8, rng=0), fastnn.BatchNorm(8), fastnn.Dropout(0.5, generator=generator), fastnn.ReLU()
+    ).eval()
     model[0].training = True
     for parameter in model.parameters():
         parameter.grad += 1
     before = model.state_dict()
-    init.audit(model, batch(width=8))
+    report = init.audit(model, batch(3.0, width=8))
+    assert report.forward[1] == pytest.approx(1, rel=1e-3)  # batch statistics: training mode
     assert [layer.training for _, layer in model.named_layers()] == [False, True, False, False, False]
     assert all((parameter.grad == 1).all() for parameter in model.parameters())
     assert all((array == before[name]).all() for name, array in model.state_dict().items())
+    assert generator.state_dict() == {"seed": 1, "stream": 0}
     with pytest.raises(RuntimeError, match="none is left"):
         model.backward(batch(width=8))
 

@@ -33,14 +33,13 @@ def number(value: Any, name: str, allowed: Allowed) -> int | float:
     """`value` as a Python number of the allowed set; integers stay integers, so that a schedule prints as written."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {type(value).__name__}")
-    plain = int(value) if isinstance(value, numbers.Integral) else float(value)
     try:
-        finite = math.isfinite(plain)
-    except OverflowError:  # an integer that no float can hold
-        finite = False
-    if not (finite and allowed.contains(plain)):
+        real = float(value)
+    except OverflowError:  # an integer or a fraction that no float can hold
+        real = math.inf
+    if not (math.isfinite(real) and allowed.contains(real)):
         raise ValueError(f"{name} must be finite and {allowed.text}, got {value}")
-    return plain
+    return int(value) if isinstance(value, numbers.Integral) else real
 
 
 def whole(value: Any, name: str) -> int:
@@ -64,13 +63,21 @@ def check_flag(value: Any, name: str) -> None:
         raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
 
 
+def check_phases(phases: Any, name: str) -> None:
+    """Raise unless `phases` is a sequence that holds something."""
+    if not isinstance(phases, Sequence | np.ndarray) or isinstance(phases, str):
+        raise TypeError(f"{name} must be a sequence, got {type(phases).__name__}")
+    if len(phases) == 0:
+        raise ValueError(f"{name} must hold at least one, got none")
+
+
 def increasing(values: Any, name: str, count: int) -> tuple[int | float, ...]:
     """`count` boundaries between phases as a tuple of numbers: above 0, each above the one before."""
     if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str):
         raise TypeError(f"{name} must be a sequence of numbers, got {type(values).__name__}")
     steps = tuple(number(value, name, POSITIVE) for value in values)
     if len(steps) != count:
-        raise ValueError(f"{name} must be one fewer than the phases they separate, {count}, got {len(steps)}")
+        raise ValueError(f"{name} must be {count}, one fewer than the phases they separate, got {len(steps)}")
     if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
         raise ValueError(f"{name} must increase, got {list(steps)}")
     return steps

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastnn.schedules.base import NON_NEGATIVE, Array, Schedule, check_schedule, increasing, number
+from fastnn.schedules.base import NON_NEGATIVE, Array, Schedule, check_phases, check_schedule, increasing, number
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,8 @@ class Piecewise(Schedule):
     boundaries: Sequence[float]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.values, Sequence | np.ndarray) or isinstance(self.values, str):
-            raise TypeError(f"values must be a sequence of numbers, got {type(self.values).__name__}")
+        check_phases(self.values, "values")
         values = tuple(number(value, "values", NON_NEGATIVE) for value in self.values)
-        if not values:
-            raise ValueError("values must be at least one number, got none")
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "boundaries", increasing(self.boundaries, "boundaries", len(values) - 1))
 
@@ -115,12 +112,9 @@ class Join(Schedule):
     boundaries: Sequence[float]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.schedules, Sequence) or isinstance(self.schedules, str):
-            raise TypeError(f"schedules must be a sequence of schedules, got {type(self.schedules).__name__}")
+        check_phases(self.schedules, "schedules")
         for part in self.schedules:
-            check_schedule(part, "schedules")
-        if not self.schedules:
-            raise ValueError("schedules must be at least one schedule, got none")
+            check_schedule(part, "each of schedules")
         object.__setattr__(self, "schedules", tuple(self.schedules))
         object.__setattr__(self, "boundaries", increasing(self.boundaries, "boundaries", len(self.schedules) - 1))
 
