@@ -147,8 +147,10 @@ def test_bits_do_not_depend_on_threads():
     try:
         for threads in (1, 2, 5):
             fastnn.set_num_threads(threads)
-            parameters = make(np.float32, [(300, 301), (7,), (50_000,)])
-            microbatches = draw(np.random.default_rng(0), np.float32, [(300, 301), (7,), (50_000,)], (3, 5, 7))
+            parameters = make(np.float32, [(300, 301), (7,), (50_000,), (200_000,)])
+            microbatches = draw(
+                np.random.default_rng(0), np.float32, [(300, 301), (7,), (50_000,), (200_000,)], (3, 5, 7)
+            )
             accumulator = fastnn.GradientAccumulator(parameters, statistics=True)
             accumulate(accumulator, parameters, microbatches)
             accumulator.finish()

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,16 +13,8 @@ from fastnn.random import Generator, as_generator
 
 __all__ = ["SGD", "L2Ball", "MaxRowNorm", "add_gradient_noise", "clip_grad_norm", "l2_penalty"]
 
-Schedule = Callable[[int], Any]
-
-
-class WithRate(Protocol):
-    """An object that keeps its own learning rate, as `fastnn.schedules.ReduceOnPlateau` does."""
-
-    lr: float
-
-
-Hyper = float | Schedule | WithRate
+# A number, or a schedule: any callable of the step.
+Hyper = float | Callable[[int], Any]
 
 
 def _table(params: Parameters, by_rows: bool = False) -> _kernels.TensorTable:
@@ -217,14 +209,13 @@ def add_gradient_noise(
 
 def _hyper(value: Any, name: str) -> Hyper:
     """A hyper-parameter as it is kept: a float of at least 0, or the schedule itself."""
-    return value if callable(value) or hasattr(value, "lr") else number(value, name)
+    return value if callable(value) else number(value, name)
 
 
 def _at(value: Hyper, step: int, name: str) -> float:
     """Its value at a step."""
     if type(value) is not float:
-        value = value(step) if callable(value) else getattr(value, "lr", value)
-        value = number(value, name)
+        value = number(value(step) if callable(value) else value, name)
     if not 0.0 <= value < math.inf:
         raise ValueError(f"{name} must be finite and at least 0, got {value} at step {step}")
     return value
@@ -257,8 +248,8 @@ class SGD:
         A dict is a group: ``{"params": [...], "lr": 0.01}`` with any of the options `lr`, `momentum`, `dampening`,
         `weight_decay`, `nesterov`, `maximize` and `decoupled`; what it leaves out has the value given here.
     lr : float or schedule, default 1e-3
-        A schedule is any callable of the step number, which counts from 0 (see `fastnn.schedules`), or an object with
-        an attribute `lr` such as ``ReduceOnPlateau``. The same holds for `momentum` and `weight_decay`.
+        A schedule is any callable of the step number, which counts from 0 (see `fastnn.schedules`). The same holds
+        for `momentum` and `weight_decay`.
     momentum : float or schedule, default 0.0
         μ. A number 0 means no momentum buffer; with a schedule there always is one.
     dampening : float, default 0.0
@@ -284,7 +275,7 @@ class SGD:
     skipped : int
         Steps skipped for a gradient that was not finite.
     param_groups : list of dict
-        The groups with all their options; changes count from the next step.
+        The groups with all their options, which may be changed between steps.
 
     Raises
     ------
@@ -400,7 +391,7 @@ class SGD:
         """What a resumed run needs to go on with equal bytes: a flat dict of arrays and numbers.
 
         Keys: ``steps``, ``skipped``, and for each momentum buffer ``momentum.<name>``, where an unnamed parameter's
-        name is its number. Hyper-parameters are not in it, nor is the state of an `lr` that keeps its own.
+        name is its number. Hyper-parameters are not in it, nor is the state of a ``ReduceOnPlateau``.
         """
         state: dict[str, Any] = {"steps": self.steps, "skipped": self.skipped}
         for name, group, buffer in zip(self._names, self._group_of, self._momentum):

@@ -19,7 +19,7 @@ from libc.math cimport fma  # exact on every level
 from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels._tensors cimport Piece, Pieces, Tensor, TensorTable
+from fastnn._kernels._tensors cimport Piece, Pieces, Tensor, TensorTable, stream_work
 from fastnn._kernels.elementary cimport multiply_add
 from fastnn._kernels.squares cimport plain_sum, square_sum
 
@@ -159,7 +159,7 @@ def accumulator_add(TensorTable table, double weight, double before):
     this.shrink = 0 if this.first else 1 / before
     this.spread = 0 if this.first else weight * (before / (weight + before))
     with nogil:
-        parallel_for(add_task, &this, table.blocks, 6 * table.nbytes)
+        parallel_for(add_task, &this, table.blocks, stream_work(6 * table.nbytes))
     table.write_back()
 
 
@@ -169,6 +169,6 @@ def accumulator_finish(TensorTable table, double weight):
     table.refresh(False, True)
     this.table, this.weight = table.table, weight
     with nogil:
-        parallel_for(finish_task, &this, table.blocks, 4 * table.nbytes)
+        parallel_for(finish_task, &this, table.blocks, stream_work(4 * table.nbytes))
     table.write_back()
     return table.total(0), table.total(1)

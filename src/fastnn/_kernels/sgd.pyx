@@ -20,7 +20,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels._tensors cimport Piece, Pieces, Tensor, TensorTable
+from fastnn._kernels._tensors cimport Piece, Pieces, Tensor, TensorTable, stream_work
 from fastnn._kernels.elementary cimport multiply_add
 from fastnn._kernels.squares cimport norm2, other_unit, square_sum
 
@@ -179,7 +179,7 @@ cdef void pass_task(void* arguments, Py_ssize_t block) noexcept nogil:
 
 cdef void run(TensorTable table, Operation operation, bint of_grad, double value) noexcept nogil:
     cdef Pass this = Pass(table.table, operation, of_grad, value)
-    parallel_for(pass_task, &this, table.blocks, table.nbytes)
+    parallel_for(pass_task, &this, table.blocks, stream_work(table.nbytes))
 
 
 cdef double norm_of(TensorTable table, bint of_grad, double total) noexcept nogil:
@@ -239,7 +239,7 @@ def sgd_step(TensorTable table, list groups, double clip_norm, bint skip_nonfini
                 for i in range(table.groups):
                     step.groups[i].scale *= factor
             if not skipped:
-                parallel_for(step_task, &step, table.blocks, 5 * table.nbytes)
+                parallel_for(step_task, &step, table.blocks, stream_work(5 * table.nbytes))
                 if step.squares:
                     norm = norm_of(table, False, table.total(0))
                     if norm > radius:
