@@ -1,21 +1,22 @@
 """Maximum and average over windows of images, forward and backward, channels first or last.
 
 Design
-  (A) One body for both layouts: the innermost loop runs over neighbours in memory that share one window element,
-      output columns of one plane (channels first) or the channels of one pixel (channels last). A "line" is one row of
-      windows of one plane, or of one image.
-  (B) Windows are walked element by element (kh, kw) outside that loop, with ranges trimmed to the input instead of
-      tests for padding.
-  (C) Maximum keeps, for backward, which element of its window won (int32); the first of equals, and NaN wins.
-      Backward walks the windows as forward does and adds where the element won: no scatter, and sums whose order the
-      shape alone fixes. A task owns whole planes (images), so no two threads add to one place.
+  (A) One body for both layouts: a chunk is up to LANES results that are neighbours in memory and take each window
+      element together: output columns of one plane (channels first), or channels of one pixel (channels last). Their
+      window elements lie `step` apart in the input. All LANES are loaded, within the whole input array, and those
+      that do not count are masked: loops of constant length are vector code, however short the lines are.
+  (B) Windows are walked element by element (kh, kw) outside that loop, with ranges trimmed to the input (a table, made
+      once per call) instead of tests for padding.
+  (C) Maximum keeps, for backward, where in its plane (image) each winner lies (int32); the first of equals, and NaN
+      wins. Backward is one addition per result. A task owns whole planes (images): no two threads add to one place,
+      and the sums' order is fixed by the shape.
   (D) Averages add in float64 and divide once.
 """
 
 cimport numpy as cnp
 from cython cimport floating
 from libc.stdint cimport int32_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.window cimport Axis, axis_of, end_inside, first_inside, position
@@ -24,60 +25,138 @@ cnp.import_array()
 
 __all__ = ["pool_backward", "pool_forward"]
 
+cdef enum:
+    LANES = 16
+
 cdef struct Pool:
-    const void* x       # IN   (planes, H, W, run); dy (planes, OH, OW, run) in backward
-    void* y             # OUT  (planes, OH, OW, run); dx (planes, H, W, run) in backward
-    int32_t* winner     # OUT  like the forward result, IN in backward; NULL for averages and where not wanted
-    double* sums        # scratch (planes, OW, run) of averages
+    const void* x               # IN   (planes, H, W, run); dy (planes, OH, OW, run) in backward
+    void* y                     # OUT  (planes, OH, OW, run); dx (planes, H, W, run) in backward
+    int32_t* winner             # OUT  like the forward result, IN in backward; NULL for averages and where not wanted
+    const Py_ssize_t* ranges    # IN   (KW, 2): the windows whose element kw is inside the input
     Axis h
     Axis w
-    Py_ssize_t planes   # images · channels, or images
-    Py_ssize_t run      # 1, or channels
+    Py_ssize_t run              # 1, or channels
+    Py_ssize_t total            # elements of x
     bint maximum
     bint count_padding
-    Py_ssize_t divisor  # 0: the number of elements
+    Py_ssize_t divisor          # 0: the number of elements
     bint double_precision
 
 
-# ---- along one line: n neighbours `step` apart in the input --------------------------------------------------------
+cdef struct Chunk:
+    # results oh, [at, at + n) of a plane's line of OW · run results
+    Py_ssize_t oh
+    Py_ssize_t at
+    Py_ssize_t n
 
-cdef inline void take_larger(
-    const floating* x, floating* y, int32_t* winner, Py_ssize_t n, Py_ssize_t step, int32_t k,
-) noexcept nogil:
-    cdef Py_ssize_t j
-    cdef floating v
-    if winner == NULL:
-        for j in range(n):
-            v = x[j * step]
-            y[j] = v if v > y[j] or v != v else y[j]
+
+cdef struct Source:
+    # where a chunk's results [low, high) find one window element in the plane: offset + j · step
+    Py_ssize_t low
+    Py_ssize_t high
+    Py_ssize_t offset
+
+
+cdef inline Source source_of(Pool* p, Chunk* chunk, Py_ssize_t ih, Py_ssize_t kw) noexcept nogil:
+    cdef Source source
+    cdef Py_ssize_t ow
+    if p.run == 1:
+        source.low = max(p.ranges[2 * kw] - chunk.at, <Py_ssize_t>0)
+        source.high = min(p.ranges[2 * kw + 1] - chunk.at, chunk.n)
+        source.offset = ih * p.w.size + position(&p.w, chunk.at, kw)
     else:
-        for j in range(n):
-            v = x[j * step]
-            winner[j] = k if v > y[j] or v != v else winner[j]
-            y[j] = v if v > y[j] or v != v else y[j]
+        ow = chunk.at // p.run
+        source.low = 0
+        source.high = chunk.n if p.ranges[2 * kw] <= ow < p.ranges[2 * kw + 1] else 0
+        source.offset = (ih * p.w.size + position(&p.w, ow, kw)) * p.run + chunk.at % p.run
+    return source
 
 
-cdef inline void take_larger_by_step(
-    const floating* x, floating* y, int32_t* winner, Py_ssize_t n, Py_ssize_t step, int32_t k,
+cdef inline Chunk chunk_at(Pool* p, Py_ssize_t oh, Py_ssize_t at) noexcept nogil:
+    # chunks end with the line, and channels-last ones with the pixel
+    cdef Chunk chunk
+    cdef Py_ssize_t left = p.w.out - at if p.run == 1 else p.run - at % p.run
+    chunk.oh = oh
+    chunk.at = at
+    chunk.n = min(<Py_ssize_t>LANES, left)
+    return chunk
+
+
+cdef inline void load(
+    const floating* x, Py_ssize_t total, Py_ssize_t start, Py_ssize_t step, Source* source, floating* v,
 ) noexcept nogil:
-    # constant steps become vector code
-    if step == 1:
-        take_larger(x, y, winner, n, 1, k)
-    elif step == 2:
-        take_larger(x, y, winner, n, 2, k)
-    else:
-        take_larger(x, y, winner, n, step, k)
-
-
-cdef inline void give_winner(
-    const floating* dy, const int32_t* winner, floating* dx, Py_ssize_t n, Py_ssize_t step, int32_t k,
-) noexcept nogil:
+    # v[j] = x[start + j · step] for j in [low, high), anything in the other lanes
+    cdef floating two[2 * LANES]
     cdef Py_ssize_t j
-    for j in range(n):
-        dx[j * step] += dy[j] if winner[j] == k else <floating>0
+    if step == 1 and 0 <= start <= total - LANES:
+        memcpy(v, x + start, LANES * sizeof(floating))
+    elif step == 2 and 0 <= start <= total - 2 * LANES:
+        memcpy(two, x + start, 2 * LANES * sizeof(floating))
+        for j in range(LANES):
+            v[j] = two[2 * j]
+    else:
+        for j in range(LANES):
+            v[j] = 0
+        for j in range(source.low, source.high):
+            v[j] = x[start + j * step]
 
 
-# ---- one plane -----------------------------------------------------------------------------------------------------
+# ---- maximum -------------------------------------------------------------------------------------------------------
+
+cdef inline void max_chunk(
+    Pool* p, const floating* x, Py_ssize_t plane, Chunk* chunk, floating* y, int32_t* winner,
+) noexcept nogil:
+    # IN x the whole array, plane the place of the plane's first element; OUT y, winner at the chunk's first result
+    cdef floating best[LANES]
+    cdef floating v[LANES]
+    cdef int32_t where[LANES]
+    cdef int32_t low, high, offset, lane, stride
+    cdef bint take
+    cdef Py_ssize_t step = p.w.stride if p.run == 1 else 1
+    cdef Py_ssize_t ih, kh, kw, j
+    cdef Source source
+    stride = <int32_t>step
+    for j in range(LANES):
+        best[j] = <floating>(-1.0 / 0.0)
+        where[j] = -1  # until the first element
+    for kh in range(p.h.kernel):
+        ih = position(&p.h, chunk.oh, kh)
+        if ih < 0 or ih >= p.h.size:
+            continue
+        for kw in range(p.w.kernel):
+            source = source_of(p, chunk, ih, kw)
+            if source.low >= source.high:
+                continue
+            load(x, p.total, plane + source.offset, step, &source, v)
+            low, high, offset = <int32_t>source.low, <int32_t>source.high, <int32_t>source.offset
+            for lane in range(LANES):
+                take = ((v[lane] > best[lane]) | (v[lane] != v[lane]) | (where[lane] < 0)) & (lane >= low) & (lane < high)
+                where[lane] = offset + lane * stride if take else where[lane]
+                best[lane] = v[lane] if take else best[lane]
+    if chunk.n == LANES:
+        memcpy(y, best, LANES * sizeof(floating))
+        if winner != NULL:
+            memcpy(winner, where, LANES * sizeof(int32_t))
+    else:
+        for j in range(chunk.n):
+            y[j] = best[j]
+        if winner != NULL:
+            for j in range(chunk.n):
+                winner[j] = where[j]
+
+
+cdef inline void max_plane_backward(Pool* p, Py_ssize_t plane, floating example) noexcept nogil:
+    cdef Py_ssize_t count = p.h.out * p.w.out * p.run
+    cdef const floating* dy = <const floating*>p.x + plane * count
+    cdef const int32_t* winner = p.winner + plane * count
+    cdef floating* dx = <floating*>p.y + plane * p.h.size * p.w.size * p.run
+    cdef Py_ssize_t j
+    memset(dx, 0, p.h.size * p.w.size * p.run * sizeof(floating))
+    for j in range(count):
+        dx[winner[j]] += dy[j]
+
+
+# ---- average -------------------------------------------------------------------------------------------------------
 
 cdef inline double count_of(Pool* p, Py_ssize_t oh, Py_ssize_t ow) noexcept nogil:
     """What a sum over window (oh, ow) is divided by. The padding behind the input counts as far as it goes."""
@@ -88,199 +167,174 @@ cdef inline double count_of(Pool* p, Py_ssize_t oh, Py_ssize_t ow) noexcept nogi
     if p.divisor:
         return <double>p.divisor
     if not p.count_padding:
-        top, left = max(top, 0), max(left, 0)
+        top, left = max(top, <Py_ssize_t>0), max(left, <Py_ssize_t>0)
         bottom, right = min(bottom, p.h.size), min(right, p.w.size)
     return <double>((bottom - top) * (right - left))
 
 
-cdef inline void max_plane(Pool* p, Py_ssize_t plane, floating lowest) noexcept nogil:
-    cdef const floating* x = <const floating*>p.x + plane * p.h.size * p.w.size * p.run
-    cdef Py_ssize_t line = p.w.out * p.run
-    cdef floating* y = <floating*>p.y + plane * p.h.out * line
-    cdef int32_t* winner = p.winner + plane * p.h.out * line if p.winner != NULL else NULL
-    cdef Py_ssize_t oh, ow, ih, kh, kw, first, end, j
-    cdef const floating* row
-    for oh in range(p.h.out):
-        for j in range(line):
-            y[j] = lowest
-        if winner != NULL:
-            # a window of −inf only: its first element inside the input
-            for ow in range(p.w.out):
-                kh, kw = first_element(&p.h, oh), first_element(&p.w, ow)
-                for j in range(p.run):
-                    winner[ow * p.run + j] = <int32_t>(kh * p.w.kernel + kw)
-        for kh in range(p.h.kernel):
-            ih = position(&p.h, oh, kh)
-            if ih < 0 or ih >= p.h.size:
+cdef inline double run_sum(const floating* x, Py_ssize_t n) noexcept nogil:
+    cdef double lanes[16]
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t j
+    memset(lanes, 0, sizeof(lanes))
+    while i + 16 <= n:
+        for j in range(16):
+            lanes[j] += x[i + j]
+        i += 16
+    for j in range(n - i):
+        lanes[j] += x[i + j]
+    for j in range(8):
+        lanes[j] += lanes[j + 8]
+    return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]))
+
+
+cdef inline void average_chunk(
+    Pool* p, const floating* x, Py_ssize_t plane, Chunk* chunk, floating* y,
+) noexcept nogil:
+    # IN x the whole array, plane the place of the plane's first element; OUT y at the chunk's first result
+    cdef double sums[LANES]
+    cdef floating v[LANES]
+    cdef int32_t low, high, lane
+    cdef Py_ssize_t step = p.w.stride if p.run == 1 else 1
+    cdef Py_ssize_t ih, kh, kw, j, left
+    cdef Source source
+    memset(sums, 0, sizeof(sums))
+    for kh in range(p.h.kernel):
+        ih = position(&p.h, chunk.oh, kh)
+        if ih < 0 or ih >= p.h.size:
+            continue
+        if p.run == 1 and p.w.out == 1:  # one window over the whole width: along the row
+            left = max(-p.w.padding, <Py_ssize_t>0)
+            j = min(p.w.kernel - p.w.padding, p.w.size) - left
+            sums[0] += run_sum(x + plane + ih * p.w.size + left, j)
+            continue
+        for kw in range(p.w.kernel):
+            source = source_of(p, chunk, ih, kw)
+            if source.low >= source.high:
                 continue
-            row = x + ih * p.w.size * p.run
-            for kw in range(p.w.kernel):
-                first, end = first_inside(&p.w, kw), end_inside(&p.w, kw)
-                if p.run == 1:
-                    take_larger_by_step(
-                        row + position(&p.w, first, kw), y + first, winner + first if winner != NULL else NULL,
-                        end - first, p.w.stride, <int32_t>(kh * p.w.kernel + kw),
-                    )
-                else:
-                    for ow in range(first, end):
-                        take_larger(
-                            row + position(&p.w, ow, kw) * p.run, y + ow * p.run,
-                            winner + ow * p.run if winner != NULL else NULL, p.run, 1,
-                            <int32_t>(kh * p.w.kernel + kw),
-                        )
-        y += line
-        if winner != NULL:
-            winner += line
+            load(x, p.total, plane + source.offset, step, &source, v)
+            low, high = <int32_t>source.low, <int32_t>source.high
+            for lane in range(LANES):
+                sums[lane] += v[lane] if (lane >= low) & (lane < high) else <floating>0.0
+    for j in range(chunk.n):
+        y[j] = <floating>(sums[j] / count_of(p, chunk.oh, (chunk.at + j) // p.run))
 
 
-cdef inline Py_ssize_t first_element(const Axis* axis, Py_ssize_t o) noexcept nogil:
-    """The first element of window o that is not before the input."""
-    cdef Py_ssize_t start = position(axis, o, 0)
-    return 0 if start >= 0 else (axis.dilation - 1 - start) // axis.dilation
+cdef inline void average_chunk_backward(Pool* p, const floating* dy, Chunk* chunk, floating* dx) noexcept nogil:
+    # dy at the chunk's first result; dx the plane
+    cdef floating shares[LANES]
+    cdef Py_ssize_t step = p.w.stride if p.run == 1 else 1
+    cdef Py_ssize_t ih, kh, kw, j
+    cdef Source source
+    for j in range(chunk.n):
+        shares[j] = <floating>(dy[j] / count_of(p, chunk.oh, (chunk.at + j) // p.run))
+    for kh in range(p.h.kernel):
+        ih = position(&p.h, chunk.oh, kh)
+        if ih < 0 or ih >= p.h.size:
+            continue
+        for kw in range(p.w.kernel):
+            source = source_of(p, chunk, ih, kw)
+            if step == 1:
+                for j in range(source.low, source.high):
+                    dx[source.offset + j] += shares[j]
+            else:
+                for j in range(source.low, source.high):
+                    dx[source.offset + j * step] += shares[j]
 
 
-cdef inline void max_plane_backward(Pool* p, Py_ssize_t plane, floating example) noexcept nogil:
+# ---- planes --------------------------------------------------------------------------------------------------------
+
+cdef inline void forward_plane(Pool* p, Py_ssize_t plane, floating example) noexcept nogil:
+    cdef const floating* x = <const floating*>p.x
+    cdef Py_ssize_t origin = plane * p.h.size * p.w.size * p.run
     cdef Py_ssize_t line = p.w.out * p.run
-    cdef const floating* dy = <const floating*>p.x + plane * p.h.out * line
-    cdef const int32_t* winner = p.winner + plane * p.h.out * line
-    cdef floating* dx = <floating*>p.y + plane * p.h.size * p.w.size * p.run
-    cdef Py_ssize_t oh, ow, ih, kh, kw, first, end
-    cdef floating* row
-    cdef int32_t k
-    memset(dx, 0, p.h.size * p.w.size * p.run * sizeof(floating))
+    cdef Py_ssize_t start = plane * p.h.out * line
+    cdef floating* y = <floating*>p.y
+    cdef Py_ssize_t oh, at
+    cdef Chunk chunk
     for oh in range(p.h.out):
-        for kh in range(p.h.kernel):
-            ih = position(&p.h, oh, kh)
-            if ih < 0 or ih >= p.h.size:
-                continue
-            row = dx + ih * p.w.size * p.run
-            for kw in range(p.w.kernel):
-                first, end = first_inside(&p.w, kw), end_inside(&p.w, kw)
-                k = <int32_t>(kh * p.w.kernel + kw)
-                if p.run == 1:
-                    give_winner(dy + first, winner + first, row + position(&p.w, first, kw), end - first, p.w.stride, k)
-                else:
-                    for ow in range(first, end):
-                        give_winner(
-                            dy + ow * p.run, winner + ow * p.run, row + position(&p.w, ow, kw) * p.run, p.run, 1, k,
-                        )
-        dy += line
-        winner += line
+        at = 0
+        while at < line:
+            chunk = chunk_at(p, oh, at)
+            if p.maximum:
+                max_chunk(p, x, origin, &chunk, y + start + at, p.winner + start + at if p.winner != NULL else NULL)
+            else:
+                average_chunk(p, x, origin, &chunk, y + start + at)
+            at += chunk.n
+        start += line
 
 
-cdef inline void average_plane(Pool* p, Py_ssize_t plane, floating example) noexcept nogil:
-    cdef const floating* x = <const floating*>p.x + plane * p.h.size * p.w.size * p.run
-    cdef Py_ssize_t line = p.w.out * p.run
-    cdef floating* y = <floating*>p.y + plane * p.h.out * line
-    cdef double* sums = p.sums + plane * line
-    cdef Py_ssize_t oh, ow, ih, kh, kw, first, end, j, step
-    cdef const floating* row
-    cdef double count
-    for oh in range(p.h.out):
-        memset(sums, 0, line * sizeof(double))
-        for kh in range(p.h.kernel):
-            ih = position(&p.h, oh, kh)
-            if ih < 0 or ih >= p.h.size:
-                continue
-            row = x + ih * p.w.size * p.run
-            for kw in range(p.w.kernel):
-                first, end = first_inside(&p.w, kw), end_inside(&p.w, kw)
-                if p.run == 1:
-                    step = position(&p.w, 0, kw)
-                    for ow in range(first, end):
-                        sums[ow] += row[step + ow * p.w.stride]
-                else:
-                    for ow in range(first, end):
-                        step = position(&p.w, ow, kw) * p.run
-                        for j in range(p.run):
-                            sums[ow * p.run + j] += row[step + j]
-        for ow in range(p.w.out):
-            count = count_of(p, oh, ow)
-            for j in range(p.run):
-                y[ow * p.run + j] = <floating>(sums[ow * p.run + j] / count)
-        y += line
-
-
-cdef inline void average_plane_backward(Pool* p, Py_ssize_t plane, floating example) noexcept nogil:
+cdef inline void backward_plane(Pool* p, Py_ssize_t plane, floating example) noexcept nogil:
     cdef Py_ssize_t line = p.w.out * p.run
     cdef const floating* dy = <const floating*>p.x + plane * p.h.out * line
     cdef floating* dx = <floating*>p.y + plane * p.h.size * p.w.size * p.run
-    cdef double* shares = p.sums + plane * line
-    cdef Py_ssize_t oh, ow, ih, kh, kw, first, end, j, step
-    cdef floating* row
-    cdef double count
+    cdef Py_ssize_t oh, at
+    cdef Chunk chunk
+    if p.maximum:
+        max_plane_backward(p, plane, example)
+        return
     memset(dx, 0, p.h.size * p.w.size * p.run * sizeof(floating))
     for oh in range(p.h.out):
-        for ow in range(p.w.out):
-            count = count_of(p, oh, ow)
-            for j in range(p.run):
-                shares[ow * p.run + j] = dy[ow * p.run + j] / count
-        for kh in range(p.h.kernel):
-            ih = position(&p.h, oh, kh)
-            if ih < 0 or ih >= p.h.size:
-                continue
-            row = dx + ih * p.w.size * p.run
-            for kw in range(p.w.kernel):
-                first, end = first_inside(&p.w, kw), end_inside(&p.w, kw)
-                if p.run == 1:
-                    step = position(&p.w, 0, kw)
-                    for ow in range(first, end):
-                        row[step + ow * p.w.stride] += <floating>shares[ow]
-                else:
-                    for ow in range(first, end):
-                        step = position(&p.w, ow, kw) * p.run
-                        for j in range(p.run):
-                            row[step + j] += <floating>shares[ow * p.run + j]
+        at = 0
+        while at < line:
+            chunk = chunk_at(p, oh, at)
+            average_chunk_backward(p, dy + at, &chunk, dx)
+            at += chunk.n
         dy += line
 
 
 cdef void forward_task(void* arguments, Py_ssize_t plane) noexcept nogil:
     cdef Pool* p = <Pool*>arguments
-    if p.maximum:
-        if p.double_precision:
-            max_plane(p, plane, -1.0 / 0.0)
-        else:
-            max_plane(p, plane, <float>(-1.0 / 0.0))
-    elif p.double_precision:
-        average_plane(p, plane, <double>0)
+    if p.double_precision:
+        forward_plane(p, plane, <double>0)
     else:
-        average_plane(p, plane, <float>0)
+        forward_plane(p, plane, <float>0)
 
 
 cdef void backward_task(void* arguments, Py_ssize_t plane) noexcept nogil:
     cdef Pool* p = <Pool*>arguments
-    if p.maximum:
-        if p.double_precision:
-            max_plane_backward(p, plane, <double>0)
-        else:
-            max_plane_backward(p, plane, <float>0)
-    elif p.double_precision:
-        average_plane_backward(p, plane, <double>0)
+    if p.double_precision:
+        backward_plane(p, plane, <double>0)
     else:
-        average_plane_backward(p, plane, <float>0)
+        backward_plane(p, plane, <float>0)
 
 
 # ---- entry points --------------------------------------------------------------------------------------------------
+
+cdef void run_tasks(
+    bint backward, cnp.ndarray x, cnp.ndarray y, object winner, Py_ssize_t planes, Py_ssize_t run, tuple h, tuple w,
+    bint maximum, bint count_padding, Py_ssize_t divisor,
+) except *:
+    cdef Pool p
+    cdef Py_ssize_t kw
+    cdef Py_ssize_t* ranges
+    p.h, p.w = axis_of(h), axis_of(w)
+    cdef cnp.npy_intp size = 2 * p.w.kernel
+    cdef cnp.ndarray table = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INTP, 0)
+    ranges = <Py_ssize_t*>cnp.PyArray_DATA(table)
+    for kw in range(p.w.kernel):
+        ranges[2 * kw] = first_inside(&p.w, kw)
+        ranges[2 * kw + 1] = end_inside(&p.w, kw)
+    p.ranges = ranges
+    p.x, p.y = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
+    p.winner = NULL if winner is None else <int32_t*>cnp.PyArray_DATA(<cnp.ndarray>winner)
+    p.run = run
+    p.total = cnp.PyArray_SIZE(x)
+    p.maximum, p.count_padding, p.divisor = maximum, count_padding, divisor
+    p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
+    with nogil:
+        parallel_for(
+            backward_task if backward else forward_task, &p, planes,
+            <double>(cnp.PyArray_NBYTES(x) + cnp.PyArray_NBYTES(y)),
+        )
+
 
 def pool_forward(
     cnp.ndarray x, cnp.ndarray y, object winner, Py_ssize_t planes, Py_ssize_t run, tuple h, tuple w,
     bint maximum, bint count_padding=True, Py_ssize_t divisor=0,
 ):
     """y (planes, OH, OW, run) from x (planes, H, W, run), both C-contiguous; `winner` int32 like y, or None."""
-    cdef Pool p
-    cdef cnp.npy_intp size
-    cdef cnp.ndarray scratch
-    p.h, p.w = axis_of(h), axis_of(w)
-    p.x, p.y = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
-    p.winner = NULL if winner is None else <int32_t*>cnp.PyArray_DATA(<cnp.ndarray>winner)
-    p.planes, p.run = planes, run
-    p.maximum, p.count_padding, p.divisor = maximum, count_padding, divisor
-    p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
-    size = 0 if maximum else planes * p.w.out * run
-    scratch = cnp.PyArray_EMPTY(1, &size, cnp.NPY_DOUBLE, 0)
-    p.sums = <double*>cnp.PyArray_DATA(scratch)
-    with nogil:
-        parallel_for(forward_task, &p, planes, <double>(cnp.PyArray_NBYTES(x) + cnp.PyArray_NBYTES(y)))
+    run_tasks(False, x, y, winner, planes, run, h, w, maximum, count_padding, divisor)
 
 
 def pool_backward(
@@ -288,17 +342,4 @@ def pool_backward(
     bint maximum, bint count_padding=True, Py_ssize_t divisor=0,
 ):
     """dx (planes, H, W, run) from dy (planes, OH, OW, run), both C-contiguous; `winner` as forward wrote it."""
-    cdef Pool p
-    cdef cnp.npy_intp size
-    cdef cnp.ndarray scratch
-    p.h, p.w = axis_of(h), axis_of(w)
-    p.x, p.y = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(dx)
-    p.winner = NULL if winner is None else <int32_t*>cnp.PyArray_DATA(<cnp.ndarray>winner)
-    p.planes, p.run = planes, run
-    p.maximum, p.count_padding, p.divisor = maximum, count_padding, divisor
-    p.double_precision = cnp.PyArray_TYPE(dy) == cnp.NPY_DOUBLE
-    size = 0 if maximum else planes * p.w.out * run
-    scratch = cnp.PyArray_EMPTY(1, &size, cnp.NPY_DOUBLE, 0)
-    p.sums = <double*>cnp.PyArray_DATA(scratch)
-    with nogil:
-        parallel_for(backward_task, &p, planes, <double>(cnp.PyArray_NBYTES(dy) + cnp.PyArray_NBYTES(dx)))
+    run_tasks(True, dy, dx, winner, planes, run, h, w, maximum, count_padding, divisor)
