@@ -249,6 +249,14 @@ for dtype in (np.float32, np.float64):
         ):
             y, ctx = forward(images, 3, 2, 1, channel_axis=axis)
             digest.update(y.tobytes() + backward(y, ctx).tobytes())
+    kernel, bias, weight = x[:6, :27].reshape(6, 3, 3, 3), x[0, :6].copy(), x[:20].copy()
+    for axis, batch in ((1, images), (3, images.transpose(0, 2, 3, 1))):
+        y, ctx = F.conv2d_forward(batch, kernel, bias, 2, 1, channel_axis=axis)
+        for array in (y, *F.conv2d_backward(y, ctx)):
+            digest.update(array.tobytes())
+    y, ctx = F.linear_forward(x, weight)
+    for array in (y, *F.linear_backward(y, ctx)[:2]):
+        digest.update(array.tobytes())
 print(digest.hexdigest())
 """
 

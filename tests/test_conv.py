@@ -140,6 +140,34 @@ def test_threads_change_nothing(last):
             np.testing.assert_array_equal(mine, same)
 
 
+@pytest.mark.parametrize("case", CASES, ids=[str(i) for i in range(len(CASES))])
+def test_both_layouts_have_the_same_bits(case):
+    shape, (out, kernel), stride, padding, dilation, groups = case
+    rng = np.random.default_rng(6)
+    x, w = rng.standard_normal(shape, np.float32), rng.standard_normal((out, shape[1] // groups, *kernel), np.float32)
+    first, ctx = F.conv2d_forward(x, w, None, stride, padding, dilation, groups)
+    last, last_ctx = F.conv2d_forward(
+        np.moveaxis(x, 1, -1), w, None, stride, padding, dilation, groups, channel_axis=-1
+    )
+    np.testing.assert_array_equal(np.moveaxis(last, -1, 1), first)
+    dx, dw, _ = F.conv2d_backward(first, ctx)
+    dx_last, dw_last, _ = F.conv2d_backward(last, last_ctx)
+    np.testing.assert_array_equal(np.moveaxis(dx_last, -1, 1), dx)
+    np.testing.assert_array_equal(dw_last, dw)
+
+
+def test_nan_spoils_its_own_image_and_channel_only():
+    rng = np.random.default_rng(7)
+    x, w = rng.standard_normal((3, 2, 6, 5), np.float32), rng.standard_normal((4, 2, 3, 3), np.float32)
+    x[1, 1, 5, 4] = np.nan
+    y, ctx = F.conv2d_forward(x, w, padding=1)
+    expected = np.zeros(y.shape, bool)
+    expected[1, :, 4:, 3:] = True
+    np.testing.assert_array_equal(np.isnan(y), expected)
+    dw = F.conv2d_backward(np.ones_like(y), ctx)[1]
+    assert np.isfinite(dw[:, 0]).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -72,6 +72,34 @@ def test_gradients_add_up_and_stack():
     assert not layer.weight.grad.any()
 
 
+def test_backward_without_the_input_gradient():
+    def make():
+        return fastnn.Sequential(
+            fastnn.ReLU(),
+            fastnn.Conv2d(2, 3, 3, padding=1, rng=1),
+            fastnn.Residual(fastnn.Sequential(fastnn.Conv2d(3, 3, 1, rng=2), fastnn.Tanh())),
+            fastnn.Flatten(),
+            fastnn.Linear(48, 9, rng=3),
+        )
+
+    x = np.random.default_rng(5).standard_normal((10, 2, 4, 4), np.float32)
+    mine, same = make(), make()
+    mine.backward_parameters(mine(x))
+    same.backward(same(x))
+    for parameter, other in zip(mine.parameters(), same.parameters()):
+        np.testing.assert_array_equal(parameter.grad, other.grad)
+    with pytest.raises(RuntimeError, match="backward_parameters needs a call"):
+        mine.backward_parameters(x)
+    fastnn.Sequential(fastnn.ReLU())(x)
+    alone = fastnn.Residual(fastnn.Linear(4, 4, rng=0))
+    alone.backward_parameters(alone(x))
+    assert alone.layer.weight.grad.any()
+    frozen = fastnn.Sequential(fastnn.Linear(4, 4, rng=0))
+    frozen[0].eval()
+    with pytest.raises(RuntimeError, match="evaluation mode"):
+        frozen.backward_parameters(frozen(x))
+
+
 def test_start_values():
     layer = fastnn.Linear(400, 300, rng=7)
     same = fastnn.Linear(400, 300, rng=7)

@@ -42,6 +42,15 @@ def test_value_and_gradients(shape, out_features, dtype):
         assert np.all(abs(mine - value) <= (terms + 2) * U[dtype] * size)
 
 
+def test_a_sample_has_the_same_bits_in_every_batch():
+    rng = np.random.default_rng(4)
+    x, w, b = (rng.standard_normal(s, np.float32) for s in ((200, 500), (40, 500), (40,)))
+    y = F.linear(x, w, b)
+    for rows in (8, 9, 31, 64, 65):
+        np.testing.assert_array_equal(F.linear(x[:rows], w, b), y[:rows])
+    np.testing.assert_array_equal(F.linear(x, w[:8], b[:8]), y[:, :8])
+
+
 def test_without_bias():
     y, ctx = F.linear_forward(np.ones((2, 3)), np.ones((4, 3)))
     assert ctx.has_bias is False

@@ -18,19 +18,20 @@ MODULES: tuple[str, ...] = (
     "activation",
     "columns_backward",
     "columns_forward",
+    "convolution",
     "dropout",
     "elementwise_loss",
     "loss",
     "noise",
     "norm_running",
     "pool",
+    "products",
     "random",
     "rows_backward",
     "rows_forward",
     "sgd",
     "softmax",
     "sums",
-    "unfold",
 )
 
 

@@ -62,6 +62,53 @@ ACTIVATIONS: dict[str, int]
 def activation_forward(kind: int, x: Any, out: Any = None, p: float = 0, q: float = 0) -> Array | None: ...
 def activation_backward(kind: int, dy: Any, saved: Array, p: float = 0, q: float = 0) -> Array | None: ...
 
+# convolution
+PLANE_MARGIN: int
+PLANE_MULTIPLE: int
+
+def shifted_products(
+    x: Array,
+    x_at: tuple[int, ...],
+    x_sizes: tuple[int, ...],
+    steps: tuple[int, ...],
+    starts: Array,
+    form: tuple[int, ...],
+    images: int,
+    channels: int,
+    groups: int,
+    shifts: Array,
+    weight: Array,
+    places: Array,
+    rows: int,
+    group_stride: int,
+    row_stride: int,
+    bias: Array | None,
+    out: Array,
+    out_offset: int,
+    out_at: tuple[int, ...],
+    out_sizes: tuple[int, ...],
+    count: int,
+) -> None: ...
+def weight_gradient(
+    x: Array,
+    x_at: tuple[int, ...],
+    x_sizes: tuple[int, ...],
+    steps: tuple[int, ...],
+    starts: Array,
+    form: tuple[int, ...],
+    images: int,
+    channels: int,
+    groups: int,
+    shifts: Array,
+    dy: Array,
+    dy_at: tuple[int, ...],
+    dy_sizes: tuple[int, ...],
+    origin: Array,
+    rows: int,
+    total: Array,
+    count: int,
+) -> None: ...
+
 # elementwise_loss
 MSE: int
 BCE_WITH_LOGITS: int
@@ -122,6 +169,13 @@ def pool_backward(
     divisor: int = 0,
 ) -> None: ...
 
+# products
+FEWEST_ROWS: int
+
+def matrix_product(
+    a: Array, b: Array, out: Array, bias: Array | None = None, along_columns: bool = True, add: bool = False
+) -> None: ...
+
 # softmax
 def softmax_rows(x: Array, y: Array, rows: int, n: int, logarithm: bool) -> None: ...
 def softmax_rows_backward(dy: Array, y: Array, dx: Array, rows: int, n: int, logarithm: bool) -> None: ...
@@ -129,34 +183,6 @@ def softmax_rows_backward(dy: Array, y: Array, dx: Array, rows: int, n: int, log
 # sums
 def channel_sums(x: Array, outer: int, channels: int, inner: int) -> Array: ...
 def add_bias(y: Array, bias: Array, outer: int, channels: int, inner: int) -> None: ...
-
-# unfold
-def unfold(
-    x: Array,
-    columns: Array,
-    h: tuple[int, ...],
-    w: tuple[int, ...],
-    channels: int,
-    groups: int,
-    image: int,
-    images: int,
-    first_row: int,
-    rows: int,
-    channels_last: bool,
-) -> None: ...
-def fold(
-    x: Array,
-    columns: Array,
-    h: tuple[int, ...],
-    w: tuple[int, ...],
-    channels: int,
-    groups: int,
-    image: int,
-    images: int,
-    first_row: int,
-    rows: int,
-    channels_last: bool,
-) -> None: ...
 
 # dropout.pyx
 def ready(x: object) -> bool: ...

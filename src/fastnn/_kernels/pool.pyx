@@ -130,7 +130,8 @@ cdef inline void max_chunk(
             load(x, p.total, plane + source.offset, step, &source, v)
             low, high, offset = <int32_t>source.low, <int32_t>source.high, <int32_t>source.offset
             for lane in range(LANES):
-                take = ((v[lane] > best[lane]) | (v[lane] != v[lane]) | (where[lane] < 0)) & (lane >= low) & (lane < high)
+                take = (v[lane] > best[lane]) | (v[lane] != v[lane]) | (where[lane] < 0)
+                take = take & (lane >= low) & (lane < high)
                 where[lane] = offset + lane * stride if take else where[lane]
                 best[lane] = v[lane] if take else best[lane]
     if chunk.n == LANES:

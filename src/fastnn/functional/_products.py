@@ -1,4 +1,4 @@
-"""Matrix products through NumPy's BLAS, summed in blocks that do not depend on BLAS's threads."""
+"""Matrix products whose bits do not depend on threads."""
 
 import itertools
 from typing import Any
@@ -6,24 +6,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import _kernels
+
 Array = npt.NDArray[Any]
 
-# OpenBLAS sums a product's terms in blocks, and where more terms than one block holds meet more than one thread, it
-# chooses the blocks by the number of threads: the result's last bits change. A sum no longer than the shortest block
-# of its kernels is one block whatever the threads; longer ones are cut here. Items → terms.
+# With few rows or columns a product reads its matrices once: that is BLAS's matrix-vector territory. OpenBLAS divides
+# sums by the number of threads only if they are long; blocks of this many terms it never divides. Bytes → terms.
 BLOCK = {4: 320, 8: 240}
 
 
-def product(a: Array, b: Array, out: Array | None = None) -> Array:
-    """``a @ b`` over the last two axes, into `out` if given (C-contiguous rows; neither operand)."""
-    terms = a.shape[-1]
-    if terms <= BLOCK[a.itemsize]:
-        return np.matmul(a, b, out=out)
-    blocks = -(-terms // BLOCK[a.itemsize])
+def product(a: Array, b: Array, out: Array, bias: Array | None = None, *, add: bool = False) -> None:
+    """``out = a @ b + bias`` or, with `add`, ``out += a @ b`` (without bias); two axes each, `out` overlaps nothing.
+
+    From `FEWEST_ROWS` rows and columns on, each result is one sum in the order of the terms.
+    """
+    m, n = out.shape
+    if min(m, n) < _kernels.FEWEST_ROWS or not a.shape[1]:
+        _few(a, b, out, bias, add)
+    elif _cost(m, n, b) <= _cost(n, m, a.T):
+        _kernels.matrix_product(a, b, out, bias, True, add)
+    else:
+        _kernels.matrix_product(b.T, a.T, out.T, bias, False, add)
+
+
+def _cost(m: int, n: int, b: Array) -> float:
+    """Time of a product for each term, about: tiles of 8 by 32 results, and the copy of `b`, slower if transposed."""
+    return -(-m // 8) * -(-n // 32) * 8 + n * (0.5 if b.strides[1] == b.itemsize else 4)
+
+
+def _few(a: Array, b: Array, out: Array, bias: Array | None, add: bool) -> None:
+    terms = a.shape[1]
+    blocks = max(1, -(-terms // BLOCK[a.itemsize]))
     ends = [terms * k // blocks for k in range(blocks + 1)]
-    out = np.matmul(a[..., : ends[1]], b[..., : ends[1], :], out=out)
-    part = np.empty_like(out)
-    for start, end in itertools.pairwise(ends[1:]):
-        np.matmul(a[..., start:end], b[..., start:end, :], out=part)
-        np.add(out, part, out=out)
-    return out
+    for start, end in itertools.pairwise(ends):
+        if start == 0 and not add:
+            np.matmul(a[:, :end], b[:end], out=out)
+        else:
+            out += a[:, start:end] @ b[start:end]
+    if bias is not None:
+        out += bias

@@ -1,6 +1,8 @@
-"""Two-dimensional convolution by matrix products, and its gradients, for both image layouts."""
+"""Two-dimensional convolution and its gradients, for both image layouts."""
 
-from collections.abc import Iterator, Sequence
+import functools
+import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,15 +10,13 @@ import numpy.typing as npt
 
 from fastnn import _arrays, _kernels
 from fastnn.functional._checks import Axis, channels_last, gradient, images, pair, refuse_overlap
-from fastnn.functional._products import product
 
 Array = npt.NDArray[Any]
 
 __all__ = ["Conv2dContext", "conv2d", "conv2d_backward", "conv2d_forward"]
 
-# Bytes of columns (unfolded windows) at a time: they are written, read by one product and forgotten, so they should
-# stay in a core's cache beside the weights.
-COLUMNS = 512 * 1024
+# Bytes of the padded copies of images that one pass works on; they should stay in a core's cache.
+PLANES = 1024 * 1024
 
 
 class Geometry(NamedTuple):
@@ -31,17 +31,8 @@ class Geometry(NamedTuple):
     last: bool  # channels last
 
     @property
-    def terms(self) -> int:
-        """Terms of each sum: the input channels of a group times the kernel's elements."""
-        return self.channels // self.groups * self.h[1] * self.w[1]
-
-    @property
-    def plain(self) -> bool:
-        """Whether the columns are the input itself: a 1×1 kernel on every pixel."""
-        return all((axis[1], axis[2], axis[3], axis[5]) == (1, 1, 0, axis[0]) for axis in (self.h, self.w))
-
-    @property
     def out_shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
         h, w = self.h[5], self.w[5]
         return (self.n, h, w, self.out_channels) if self.last else (self.n, self.out_channels, h, w)
 
@@ -103,7 +94,8 @@ def conv2d(
 
     Notes
     -----
-    Windows are unfolded in blocks that stay in cache and multiplied by NumPy's BLAS; a 1×1 kernel needs no unfolding.
+    No window is unfolded: every kernel element multiplies a shifted run of the zero-padded image. Each result is one
+    sum over (c, k, l) in this order, so its bits depend on nothing but the operands.
 
     Examples
     --------
@@ -166,26 +158,69 @@ def conv2d_backward(dy: Array, ctx: Conv2dContext) -> tuple[Array, Array, Array 
     """
     g = ctx.geometry
     dy = gradient(dy, ctx.input, g.out_shape)
-    matrix = _matrix(ctx.weight, g)
-    dx = np.empty_like(ctx.input) if g.plain else np.zeros_like(ctx.input)
-    total = np.zeros(matrix.shape)  # the blocks' products are added in float64
-    for block in _blocks(g, dy.itemsize):
-        dy_block = _pixels(dy, g, g.out_channels, block)
-        buffer, columns = _unfold(ctx.input, g, block)
-        target = _pixels(dx, g, g.channels, block) if g.plain else columns
-        if g.last:
-            total += product(dy_block.swapaxes(-1, -2), columns)
-            product(dy_block, matrix, out=target)
-        else:
-            total += product(dy_block, columns.swapaxes(-1, -2)).sum(axis=0)
-            product(matrix.swapaxes(-1, -2), dy_block, out=target)
-        if not g.plain:
-            _kernels.fold(dx, buffer, *_place(g, block))
+    x, w = ctx.input, ctx.weight
+    passes = input_passes(g, dy.itemsize)
+    # where stride leaves pixels that no window sees, they stay zero
+    dx = np.empty_like(x) if len(passes) == g.h[2] * g.w[2] else np.zeros_like(x)
+    dy_at, dx_at = _strides(g, g.out_channels, (g.h[5], g.w[5])), _strides(g, g.channels, (g.h[0], g.w[0]))
+    each = w[0].size
+    for (top, left), sizes, planes, places in passes:
+        _kernels.shifted_products(
+            dy,
+            dy_at,
+            (g.h[5], g.w[5]),
+            (1, 1),
+            planes.starts,
+            planes.form,
+            planes.images,
+            g.out_channels,
+            g.groups,
+            planes.shifts,
+            w,
+            places,
+            g.channels // g.groups,
+            g.out_channels // g.groups * each,
+            w.shape[2] * w.shape[3],
+            None,
+            dx,
+            top * dx_at[2] + left * dx_at[3],
+            (dx_at[0], dx_at[1], dx_at[2] * g.h[2], dx_at[3] * g.w[2]),
+            sizes,
+            g.n,
+        )
+    return dx, *parameter_gradients(dy, ctx)
+
+
+def parameter_gradients(dy: Array, ctx: Conv2dContext) -> tuple[Array, Array | None]:
+    """Gradients of weight and bias only."""
+    g = ctx.geometry
+    dy = gradient(dy, ctx.input, g.out_shape)
+    planes = result_planes(g, dy.itemsize)
+    total = np.zeros(ctx.weight.shape)  # float64: the sums of all passes are added in it
+    _kernels.weight_gradient(
+        ctx.input,
+        _strides(g, g.channels, (g.h[0], g.w[0])),
+        (g.h[0], g.w[0]),
+        (g.h[2], g.w[2]),
+        planes.starts,
+        planes.form,
+        planes.images,
+        g.channels,
+        g.groups,
+        planes.shifts,
+        dy,
+        _strides(g, g.out_channels, (g.h[5], g.w[5])),
+        (g.h[5], g.w[5]),
+        ORIGIN,
+        g.out_channels // g.groups,
+        total,
+        g.n,
+    )
     pixels = g.h[5] * g.w[5]
     db = None
     if ctx.has_bias:
         db = _kernels.channel_sums(dy, g.n * pixels if g.last else g.n, g.out_channels, 1 if g.last else pixels)
-    return dx, _weight_of(total, ctx.weight, g), db
+    return total.astype(dy.dtype), db
 
 
 # ---- operands ----------------------------------------------------------------------------------------------------
@@ -245,72 +280,92 @@ def _padding(
     return before, (2 * before[0], 2 * before[1])
 
 
-def _matrix(w: Array, g: Geometry) -> Array:
-    """The weights as (groups, out channels of a group, terms), the terms in the order of the columns."""
+# ---- planes and shifts, see the design of the kernel -----------------------------------------------------------------
+
+ORIGIN: Array = np.zeros((1, 2), np.intp)
+
+
+class Planes(NamedTuple):
+    """How images are copied into planes, and where each term of the sums starts in them."""
+
+    starts: Array  # (phases, 2): row and column of the image that are (0, 0) of the plane
+    form: tuple[int, int]  # rows and columns of a plane
+    images: int  # that share a plane
+    shifts: Array  # (terms), from a group's first plane, then -1
+
+
+def _planes(
+    g: Geometry,
+    itemsize: int,
+    channels: int,
+    starts: list[tuple[int, int]],
+    form: tuple[int, int],
+    taps: list[tuple[int, int, int]],
+) -> Planes:
+    """`taps`: phase, row and column of each kernel element; the terms are (channel of the group, tap)."""
+    rows, columns = form
+    images = max(1, min(g.n, PLANES // (channels * len(starts) * rows * columns * itemsize)))
+    plane = -(-(images * rows * columns + _kernels.PLANE_MARGIN) // _kernels.PLANE_MULTIPLE) * _kernels.PLANE_MULTIPLE
+    tap = np.array([phase * plane + row * columns + column for phase, row, column in taps], np.intp)
+    channel = np.arange(channels // g.groups, dtype=np.intp) * (len(starts) * plane)
+    shifts = np.append((channel[:, None] + tap).ravel(), np.intp(-1))
+    return Planes(np.array(starts, np.intp), form, images, shifts)
+
+
+@functools.lru_cache(maxsize=256)
+def result_planes(g: Geometry, itemsize: int) -> Planes:
+    """For the result: with stride s, kernel element k reads rows r·s + k·d − p, which are a plane of their own for each
+    remainder of k·d by s."""
+    remainders = [sorted({k * axis[4] % axis[2] for k in range(axis[1])}) for axis in (g.h, g.w)]
+    phases = list(itertools.product(*remainders))
+    taps = [
+        (phases.index((k * g.h[4] % g.h[2], m * g.w[4] % g.w[2])), k * g.h[4] // g.h[2], m * g.w[4] // g.w[2])
+        for k, m in itertools.product(range(g.h[1]), range(g.w[1]))
+    ]
+    form = (g.h[5] + max(tap[1] for tap in taps), g.w[5] + max(tap[2] for tap in taps))
+    starts = [(row - g.h[3], column - g.w[3]) for row, column in phases]
+    return _planes(g, itemsize, g.channels, starts, form, taps)
+
+
+Pass = tuple[tuple[int, int], tuple[int, int], Planes, Array]
+
+
+@functools.lru_cache(maxsize=256)
+def input_passes(g: Geometry, itemsize: int) -> list[Pass]:
+    """For the input's gradient: its rows a, a + s, … collect dy at rows t + e, e = (a + p − k·d)/s, from the kernel
+    elements k for which that is whole. One pass for each remainder (a, b): first row and column, number of rows and
+    columns, planes, and the terms' places in the weights."""
+    passes: list[Pass] = []
+    each = g.channels // g.groups * g.h[1] * g.w[1]  # weights of one output channel
+    for a, b in itertools.product(range(min(g.h[2], g.h[0])), range(min(g.w[2], g.w[0]))):
+        rows, columns = _reached(g.h, a), _reached(g.w, b)
+        if not rows or not columns:
+            continue
+        sizes = (-((a - g.h[0]) // g.h[2]), -((b - g.w[0]) // g.w[2]))
+        top, left = min(e for _, e in rows), min(e for _, e in columns)
+        taps = [(0, e - top, f - left) for (_, e), (_, f) in itertools.product(rows, columns)]
+        form = (sizes[0] + max(tap[1] for tap in taps), sizes[1] + max(tap[2] for tap in taps))
+        planes = _planes(g, itemsize, g.out_channels, [(top, left)], form, taps)
+        tap = np.array([k * g.w[1] + m for (k, _), (m, _) in itertools.product(rows, columns)], np.intp)
+        channel = np.arange(g.out_channels // g.groups, dtype=np.intp) * each
+        passes.append(((a, b), sizes, planes, np.ascontiguousarray((channel[:, None] + tap).ravel())))
+    return passes
+
+
+def _reached(axis: Axis, a: int) -> list[tuple[int, int]]:
+    """Kernel elements k, and e, by which windows t + e see the rows a + t·s."""
+    _, kernel, stride, padding, dilation, _ = axis
+    return [
+        (k, (a + padding - k * dilation) // stride) for k in range(kernel) if (a + padding - k * dilation) % stride == 0
+    ]
+
+
+def _strides(g: Geometry, channels: int, sizes: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Strides in elements of image, channel, row and column."""
+    rows, columns = sizes
     if g.last:
-        w = w.transpose(0, 2, 3, 1)
-    return w.reshape(g.groups, g.out_channels // g.groups, g.terms)
-
-
-def _weight_of(matrix: Array, w: Array, g: Geometry) -> Array:
-    """The inverse of `_matrix`, in the dtype of `w`."""
-    out, each, kh, kw = w.shape
-    if g.last:
-        return np.ascontiguousarray(matrix.reshape(out, kh, kw, each).transpose(0, 3, 1, 2), dtype=w.dtype)
-    return matrix.reshape(w.shape).astype(w.dtype)
-
-
-# ---- blocks of the output that one product makes ---------------------------------------------------------------------
-
-
-class Block(NamedTuple):
-    """Whole images, or some output rows of one."""
-
-    image: int
-    images: int
-    row: int
-    rows: int
-
-
-def _blocks(g: Geometry, itemsize: int) -> Iterator[Block]:
-    rows, columns = g.h[5], g.w[5]
-    row_bytes = g.groups * g.terms * columns * itemsize
-    at_a_time = max(1, COLUMNS // max(1, row_bytes * rows))
-    if row_bytes * rows <= COLUMNS:
-        for n in range(0, g.n, at_a_time):
-            yield Block(n, min(at_a_time, g.n - n), 0, rows)
-        return
-    some = max(1, COLUMNS // row_bytes)
-    for n in range(g.n):
-        for row in range(0, rows, some):
-            yield Block(n, 1, row, min(some, rows - row))
-
-
-def _pixels(images: Array, g: Geometry, channels: int, block: Block) -> Array:
-    """A block of images of the output's size, as (images, groups, channels, pixels) or (groups, pixels, channels)."""
-    width, pixels = g.w[5], g.h[5] * g.w[5]
-    start = block.row * width
-    if g.last:
-        start += block.image * pixels
-        rows = images.reshape(g.n * pixels, g.groups, channels // g.groups)
-        return rows[start : start + block.images * block.rows * width].swapaxes(0, 1)
-    planes = images.reshape(g.n, g.groups, channels // g.groups, pixels)
-    return planes[block.image : block.image + block.images, :, :, start : start + block.rows * width]
-
-
-def _unfold(x: Array, g: Geometry, block: Block) -> tuple[Array, Array]:
-    """The block's columns: as stored, and as (images, groups, terms, pixels) or (groups, pixels, terms)."""
-    if g.plain:
-        return x, _pixels(x, g, g.channels, block)
-    pixels = block.rows * g.w[5]
-    shape = (block.images * pixels, g.groups, g.terms) if g.last else (block.images, g.groups, g.terms, pixels)
-    buffer: Array = np.empty(shape, x.dtype)
-    _kernels.unfold(x, buffer, *_place(g, block))
-    return buffer, buffer.swapaxes(0, 1) if g.last else buffer
-
-
-def _place(g: Geometry, block: Block) -> tuple[Any, ...]:
-    return g.h, g.w, g.channels, g.groups, *block, g.last
+        return rows * columns * channels, 1, columns * channels, channels
+    return channels * rows * columns, rows * columns, columns, 1
 
 
 def _convolve(x: Array, w: Array, b: Array | None, g: Geometry, out: Array | None) -> Array:
@@ -318,15 +373,29 @@ def _convolve(x: Array, w: Array, b: Array | None, g: Geometry, out: Array | Non
         _arrays.check_out(out, g.out_shape, x.dtype)
     target = _arrays.direct_out(out, x, (x, w, b))
     y = np.empty(g.out_shape, x.dtype) if target is None else target
-    matrix = _matrix(w, g)
-    for block in _blocks(g, x.itemsize):
-        columns = _unfold(x, g, block)[1]
-        y_block = _pixels(y, g, g.out_channels, block)
-        if g.last:
-            product(columns, matrix.swapaxes(-1, -2), out=y_block)
-        else:
-            product(matrix, columns, out=y_block)
-    if b is not None:
-        pixels = g.h[5] * g.w[5]
-        _kernels.add_bias(y, b, g.n * pixels if g.last else g.n, g.out_channels, 1 if g.last else pixels)
+    planes = result_planes(g, x.itemsize)
+    terms = w[0].size
+    _kernels.shifted_products(
+        x,
+        _strides(g, g.channels, (g.h[0], g.w[0])),
+        (g.h[0], g.w[0]),
+        (g.h[2], g.w[2]),
+        planes.starts,
+        planes.form,
+        planes.images,
+        g.channels,
+        g.groups,
+        planes.shifts,
+        w,
+        np.arange(terms, dtype=np.intp),
+        g.out_channels // g.groups,
+        g.out_channels // g.groups * terms,
+        terms,
+        b,
+        y,
+        0,
+        _strides(g, g.out_channels, (g.h[5], g.w[5])),
+        (g.h[5], g.w[5]),
+        g.n,
+    )
     return _arrays.deliver(y, out)

@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from fastnn import _arrays, _kernels
@@ -48,8 +49,8 @@ def linear(input: Array, weight: Array, bias: Array | None = None, *, out: Array
 
     Notes
     -----
-    The product is NumPy's BLAS's. Sums over more than 320 features (240 in float64) are cut into equal blocks, so that
-    OpenBLAS gives the same bits with any number of threads.
+    From 8 samples and 8 features on, each result is one sum over the input features in order, then the bias, computed
+    by a kernel: its bits depend on nothing but the operands. Smaller products are NumPy's BLAS's.
 
     Examples
     --------
@@ -98,13 +99,27 @@ def linear_backward(dy: Array, ctx: LinearContext) -> tuple[Array, Array, Array 
     >>> F.linear_backward(np.ones((3, 1)), ctx)[1:]
     (array([[3., 3.]]), array([3.]))
     """
-    x, w = ctx.input, ctx.weight
-    dy = gradient(dy, x, (*x.shape[:-1], w.shape[0]))
-    rows = dy.reshape(math.prod(dy.shape[:-1]), w.shape[0])
-    dx = product(rows, w).reshape(x.shape)
-    dw = product(rows.T, x.reshape(len(rows), w.shape[1]))
-    db = _kernels.channel_sums(rows, len(rows), w.shape[0], 1) if ctx.has_bias else None
-    return dx, dw, db
+    dx, dw = input_gradient(dy, ctx), np.empty_like(ctx.weight)
+    return dx, dw, parameter_gradients(dy, ctx, dw, add=False)
+
+
+def input_gradient(dy: Array, ctx: LinearContext) -> Array:
+    """``dx = dy W``."""
+    rows, dx = _rows(dy, ctx), np.empty_like(ctx.input)
+    product(rows, ctx.weight, dx.reshape(len(rows), ctx.weight.shape[1]))
+    return dx
+
+
+def parameter_gradients(dy: Array, ctx: LinearContext, dweight: Array, *, add: bool) -> Array | None:
+    """Write ``dyᵀ x`` into `dweight`, or add it to what is there; return ``Σ dy``, or None without bias."""
+    rows = _rows(dy, ctx)
+    product(rows.T, ctx.input.reshape(len(rows), ctx.weight.shape[1]), dweight, add=add)
+    return _kernels.channel_sums(rows, len(rows), ctx.weight.shape[0], 1) if ctx.has_bias else None
+
+
+def _rows(dy: Array, ctx: LinearContext) -> Array:
+    shape = (*ctx.input.shape[:-1], ctx.weight.shape[0])
+    return gradient(dy, ctx.input, shape).reshape(math.prod(shape[:-1]), shape[-1])
 
 
 def _operands(input: Array, weight: Array, bias: Array | None) -> tuple[Array, Array, Array | None]:
@@ -123,7 +138,6 @@ def _affine(x: Array, w: Array, b: Array | None, out: Array | None) -> Array:
         _arrays.check_out(out, shape, x.dtype)
     rows = x.reshape(math.prod(x.shape[:-1]), w.shape[1])
     target = _arrays.direct_out(out, x, (x, w, b))
-    y = product(rows, w.T, None if target is None else target.reshape(len(rows), w.shape[0]))
-    if b is not None:
-        _kernels.add_bias(y, b, len(rows), w.shape[0], 1)
-    return out if out is not None and target is out else _arrays.deliver(y.reshape(shape), out)
+    y = np.empty(shape, x.dtype) if target is None else target
+    product(rows, w.T, y.reshape(len(rows), w.shape[0]), b)
+    return _arrays.deliver(y, out)

@@ -106,11 +106,25 @@ class Layer:
         RuntimeError
             If no call in training mode is left to differentiate.
         """
-        if not self._contexts:
-            raise RuntimeError(f"{type(self).__name__}.backward needs a call in training mode first; none is left")
-        dx = self._backward(dy, self._contexts[-1])
+        dx = self._backward(dy, self._latest("backward"))
         self._contexts.pop()
         return dx
+
+    def backward_parameters(self, dy: Array) -> None:
+        """As `backward`, without the gradient with respect to the input, which a model's first layers need not compute.
+
+        Raises
+        ------
+        RuntimeError
+            If no call in training mode is left to differentiate.
+        """
+        self._backward_parameters(dy, self._latest("backward_parameters"))
+        self._contexts.pop()
+
+    def _latest(self, asker: str) -> Any:
+        if not self._contexts:
+            raise RuntimeError(f"{type(self).__name__}.{asker} needs a call in training mode first; none is left")
+        return self._contexts[-1]
 
     def _evaluate(self, x: Array) -> Array:
         raise NotImplementedError
@@ -120,6 +134,10 @@ class Layer:
 
     def _backward(self, dy: Array, context: Any) -> Array:
         raise NotImplementedError
+
+    def _backward_parameters(self, dy: Array, context: Any) -> None:
+        """As `_backward` without a result; layers that save time by it override it."""
+        self._backward(dy, context)
 
     def _settings(self) -> str:
         """What `repr` shows in parentheses: the constructor's arguments where they are not the defaults."""

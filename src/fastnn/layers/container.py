@@ -27,9 +27,13 @@ def _forward_inner(layer: Layer, x: Array) -> tuple[Array, Any]:
 
 
 def _backward_inner(layer: Layer, dy: Array, context: Any) -> Array:
+    _refuse_evaluated(layer, context)
+    return layer._backward(dy, context)
+
+
+def _refuse_evaluated(layer: Layer, context: Any) -> None:
     if context is _EVALUATED:
         raise RuntimeError(f"{type(layer).__name__} was in evaluation mode and cannot be differentiated")
-    return layer._backward(dy, context)
 
 
 class Sequential(Layer):
@@ -94,6 +98,14 @@ class Sequential(Layer):
             dy = _backward_inner(layer, dy, inner)
         return dy
 
+    def _backward_parameters(self, dy: Array, context: tuple[Any, ...]) -> None:
+        first = next((i for i, layer in enumerate(self._layers) if any(layer.named_parameters())), len(self._layers))
+        for layer, inner in zip(reversed(self._layers[first + 1 :]), reversed(context[first + 1 :])):
+            dy = _backward_inner(layer, dy, inner)
+        if first < len(self._layers):
+            _refuse_evaluated(self._layers[first], context[first])
+            self._layers[first]._backward_parameters(dy, context[first])
+
     def __len__(self) -> int:
         return len(self._layers)
 
@@ -143,6 +155,10 @@ class Residual(Layer):
 
     def _backward(self, dy: Array, context: Any) -> Array:
         return np.add(_backward_inner(self.layer, dy, context), dy)
+
+    def _backward_parameters(self, dy: Array, context: Any) -> None:
+        _refuse_evaluated(self.layer, context)
+        self.layer._backward_parameters(dy, context)
 
     @staticmethod
     def _sum(x: Array, y: Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn.functional._checks import channels_last, pair
-from fastnn.functional.conv import Conv2dContext, conv2d, conv2d_backward, conv2d_forward
+from fastnn.functional.conv import Conv2dContext, conv2d, conv2d_backward, conv2d_forward, parameter_gradients
 from fastnn.layers._start import start
 from fastnn.layers.base import Layer, Parameter
 
@@ -110,10 +110,16 @@ class Conv2d(Layer):
 
     def _backward(self, dy: Array, context: Conv2dContext) -> Array:
         dx, dweight, dbias = conv2d_backward(dy, context)
+        self._add(dweight, dbias)
+        return dx
+
+    def _backward_parameters(self, dy: Array, context: Conv2dContext) -> None:
+        self._add(*parameter_gradients(dy, context))
+
+    def _add(self, dweight: Array, dbias: Array | None) -> None:
         self.weight.grad += dweight
         if self.bias is not None:
             self.bias.grad += dbias
-        return dx
 
     def _settings(self) -> str:
         usual = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1, "channel_axis": 1}

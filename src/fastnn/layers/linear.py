@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn.functional.linear import LinearContext, linear, linear_backward, linear_forward
+from fastnn.functional.linear import LinearContext, input_gradient, linear, linear_forward, parameter_gradients
 from fastnn.layers._start import start
 from fastnn.layers.base import Layer, Parameter
 
@@ -69,11 +69,13 @@ class Linear(Layer):
         return linear_forward(x, self.weight.data, None if self.bias is None else self.bias.data)
 
     def _backward(self, dy: Array, context: LinearContext) -> Array:
-        dx, dweight, dbias = linear_backward(dy, context)
-        self.weight.grad += dweight
+        self._backward_parameters(dy, context)
+        return input_gradient(dy, context)
+
+    def _backward_parameters(self, dy: Array, context: LinearContext) -> None:
+        dbias = parameter_gradients(dy, context, self.weight.grad, add=True)
         if self.bias is not None:
             self.bias.grad += dbias
-        return dx
 
     def _settings(self) -> str:
         return f"{self.in_features}, {self.out_features}{'' if self.bias else ', bias=False'}"
