@@ -5,8 +5,8 @@ Design
       copy sorts rows and columns into s·s planes by their remainder. Then kernel element k of all windows is one flat
       shift: result q takes planes[shift(k) + q]. Rows are `width` long, so a few q at the end of each row belong to no
       window; they are computed and not stored.
-  (B) Result and gradient of the input are both `shifted_products`: out[m, q] = bias[m] + Σ a[m, k]·planes[shift(k) + q],
-      summed over k in order, one fused multiply-add each. Every number is one sum in one order, so neither threads nor
+  (B) Result and gradient of the input are both `shifted_products`: out[m, q] = bias[m] + Σ a[m, k]·planes[shift(k) + q]
+      over k in order, one fused multiply-add each. Every number is one sum in one order, so neither threads nor
       the ISA nor the tile's form change a bit, and it is the same sum in both layouts.
   (C) A tile (tiles.pxd) is ROWS results m by COLUMNS neighbours q in registers.
   (D) The gradient of the weights sums over q: tiles of 4 by 3 weights, LANES running sums each, at most QUANTUM
@@ -100,7 +100,7 @@ cdef struct Gradient:
     bint double_precision
 
 
-# ---- images → planes --------------------------------------------------------------------------------------------------
+# ---- images → planes -----------------------------------------------------------------------------------------------
 
 cdef inline void copy_planes(Copy* p, Py_ssize_t task, floating example) noexcept nogil:
     # one plane of `together` channels that are neighbours in memory: all its images and its margin
@@ -169,7 +169,7 @@ cdef void copy_all(Copy* p) noexcept nogil:
     parallel_for(copy_task, p, tasks, 2.0 * p.channels * p.phases * p.plane * item)
 
 
-# ---- result and gradient of the input ---------------------------------------------------------------------------------
+# ---- result and gradient of the input ------------------------------------------------------------------------------
 
 cdef inline void store_run(const floating* s, floating* d, Py_ssize_t n) noexcept nogil:
     # constant length with a mask: one store where the level has masks
@@ -264,7 +264,7 @@ cdef void product_task(void* arguments, Py_ssize_t task) noexcept nogil:
         product_block(p, task, <float>0)
 
 
-# ---- gradient of the weights ------------------------------------------------------------------------------------------
+# ---- gradient of the weights ---------------------------------------------------------------------------------------
 
 cdef inline double lane_sum(const floating* s) noexcept nogil:
     cdef double t[8]
@@ -381,7 +381,7 @@ cdef void gradient_task(void* arguments, Py_ssize_t task) noexcept nogil:
         gradient_block(p, task, <float>0)
 
 
-# ---- entry points -----------------------------------------------------------------------------------------------------
+# ---- entry points --------------------------------------------------------------------------------------------------
 
 cdef inline Strides strides_of(tuple numbers) except *:
     cdef Strides s
