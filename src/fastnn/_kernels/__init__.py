@@ -8,6 +8,13 @@ import importlib
 import os
 from pathlib import Path
 
+# After each parallel region libgomp's idle workers spin for milliseconds by default. On a processor that others want
+# too, among them OpenBLAS's workers in the next matrix product, that costs more than it saves: training a small net on
+# two processors took 6 times as long, and single calls now and then 8 ms. libgomp reads its settings when `_runtime`
+# loads it; what the user has set stays.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 from fastnn._kernels._runtime import cpu_level, get_thread_limit, has_openmp, seal_threads, set_thread_limit
 from fastnn._kernels._tensors import TensorTable
 
