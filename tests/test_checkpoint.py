@@ -261,6 +261,17 @@ def test_malformed_files_raise_one_sentence(tmp_path, content):
             fastnn.load_metadata(path)
 
 
+def test_a_header_beyond_the_file_is_not_even_read(tmp_path):
+    (tmp_path / "f").write_bytes(build(b"{}", data=b"", length=99_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="its header would have 99000000 bytes, the file has 10"):
+            fastnn.load(tmp_path / "f")
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -8,6 +8,7 @@ What a file says is believed only after it is checked against the file's size, s
 proportion to the file, whatever the header claims.
 """
 
+import functools
 import json
 import math
 import os
@@ -47,6 +48,7 @@ _NAMES = {np.dtype(code).name: name for name, code in _NUMPY.items()} | {
 }  # fmt: skip
 
 
+@functools.cache  # compiled when the first file is read: it takes longer than all the rest of this module's import
 def _grammar() -> re.Pattern[bytes]:
     """The header's JSON as a regular expression that never backtracks.
 
@@ -68,11 +70,8 @@ def _grammar() -> re.Pattern[bytes]:
     return re.compile(several(string + colon + rb"(?:" + record + rb"|" + texts + rb")", rb"\{", rb"\}") + space)
 
 
-_GRAMMAR = _grammar()
-
-
 class CheckpointError(ValueError):
-    """A file that is not a well-formed safetensors file.
+    """A file that is not a well-formed safetensors file, or that does not hold what is needed of it.
 
     Examples
     --------
@@ -265,7 +264,7 @@ def _read_header(file: BufferedReader, path: str | os.PathLike[str]) -> tuple[di
     if length > size - 8:
         _fail(path, f"its header would have {length} bytes, the file has {size}")
     text = file.read(length)
-    if _GRAMMAR.fullmatch(text) is None:
+    if _grammar().fullmatch(text) is None:
         _fail(path, "its header is not a JSON object of array records")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
