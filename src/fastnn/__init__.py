@@ -14,7 +14,7 @@ The map of the house, from the outside in; each part imports only what stands be
 =================  ==================================================================
 """
 
-from fastnn import checkpoint, functional, gradients, init, layers, optim, random, schedules
+from fastnn import checkpoint, functional, gradients, init, layers, optim, random, schedules, train
 from fastnn._config import __version__, show_config
 from fastnn._threads import get_num_threads, set_num_threads
 from fastnn.checkpoint import load, load_metadata, save
@@ -107,4 +107,5 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "summary",
+    "train",
 ]
