@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(wildcard src/fastnn/_kernels/*.pyx src/fast
 .PHONY: demo test bench bench-peers lint clean
 
 demo: $(VENV)/.built $(VENV)/.extra-demo
-	$(BIN)/python -m fastnn train --out runs/demo $(DEMO_OPTIONS)
+	$(BIN)/python -m fastnn train --out runs/demo --force $(DEMO_OPTIONS)
 
 test: $(VENV)/.built $(VENV)/.extra-test $(VENV)/.extra-demo
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
