@@ -14,7 +14,9 @@ The map of the house, from the outside in; each part imports only what stands be
 =================  ==================================================================
 """
 
-from fastnn import checkpoint, functional, gradients, init, layers, optim, random, schedules, train
+from typing import TYPE_CHECKING, Any
+
+from fastnn import checkpoint, functional, gradients, init, layers, optim, random, schedules
 from fastnn._config import __version__, show_config
 from fastnn._threads import get_num_threads, set_num_threads
 from fastnn.checkpoint import load, load_metadata, save
@@ -54,6 +56,9 @@ from fastnn.layers import (
 )
 from fastnn.optim import SGD
 from fastnn.random import Generator, manual_seed
+
+if TYPE_CHECKING:
+    from fastnn import train
 
 __all__ = [
     "ELU",
@@ -109,3 +114,12 @@ __all__ = [
     "summary",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`fastnn.train` is loaded when it is first used: inference, and training loops of one's own, do without it."""
+    if name == "train":
+        import fastnn.train
+
+        return fastnn.train
+    raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
