@@ -4,9 +4,7 @@
 # are full; the lanes of one column are added up at the end, in order. The rows that do not fill a wide one are the
 # rest. Rows are cut into blocks and lanes into panels by the shape alone.
 
-from cython cimport floating
-
-from fastnn._kernels.lanes cimport LANES, dd, dd_add, two_sum
+from fastnn._kernels.lanes cimport LANES, add_to_lanes, dd, dd_add, two_sum
 from fastnn._kernels.norm cimport View
 
 cdef enum:
@@ -69,22 +67,7 @@ cdef inline Span span_of(Layout* layout, Py_ssize_t task) noexcept nogil:
     return span
 
 
-# ---- double (for double data double-double) sums of lanes, one array of high and one of low parts --------------------
-
-cdef inline void add_to_lanes(
-    const floating* sums, Py_ssize_t first, Py_ssize_t last, double* high, double* low,
-) noexcept nogil:
-    cdef Py_ssize_t j
-    cdef double total, part
-    for j in range(first, last):
-        if floating is float:
-            high[j] += sums[j]
-        else:
-            total = high[j] + sums[j]
-            part = total - high[j]
-            low[j] += (high[j] - (total - part)) + (sums[j] - part)
-            high[j] = total
-
+# ---- sums of lanes over blocks ---------------------------------------------------------------------------------------
 
 cdef inline void merge_blocks(Layout* layout, Py_ssize_t rows, double* sums, Py_ssize_t outer) noexcept nogil:
     # sums (O, blocks, rows, lanes), high and low parts in turn: the blocks of one outer index, in order, into the first

@@ -13,11 +13,12 @@ from cython cimport floating
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    Layout, Span, add_to_lanes, lane_total, layout_of, merge_blocks, span_of,
+    Layout, Span, lane_total, layout_of, merge_blocks, span_of,
 )
-from fastnn._kernels.lanes cimport FLUSH, LANES, dd, dd_add, muladd
+from fastnn._kernels.lanes cimport FLUSH, LANES, add_to_lanes, dd, dd_add, muladd
 from fastnn._kernels.norm cimport (
     Group, Means, View, count_of, input_gradient, means_of, normalized, offset_of,
 )
@@ -92,11 +93,15 @@ cdef inline void repeat(Backward* p, floating* parameters, Py_ssize_t first, Py_
 
 cdef inline void strip_products(
     const floating* dy, const floating* x, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
-    Py_ssize_t width, bint cold, floating* sums, floating* products, floating* places,
+    Py_ssize_t skip, Py_ssize_t width, bint cold, double* totals,
 ) noexcept nogil:
-    # `cold` is a constant where this is inlined: without it every scale is 1
+    # at most FLUSH rows, added to totals (SUMS, lanes) from lane `skip` on; `cold` is a constant where this is
+    # inlined: without it every scale is 1
     cdef Py_ssize_t r, j, at
     cdef floating xa, xb, xc, xd
+    cdef floating sums[LANES]
+    cdef floating products[LANES]
+    cdef floating places[LANES]
     cdef floating shift[LANES]
     cdef floating scale[LANES]
     cdef floating rstd[LANES]
@@ -130,16 +135,16 @@ cdef inline void strip_products(
             sums[j] += dy[at + j]
             products[j] = muladd(dy[at + j], xa, products[j])
             places[j] += xa
+    add_to_lanes(sums, skip, width, totals, totals + lanes)
+    add_to_lanes(products, skip, width, totals + 2 * lanes, totals + 3 * lanes)
+    add_to_lanes(places, skip, width, totals + 4 * lanes, totals + 5 * lanes)
 
 
 cdef inline void strips(
     Backward* p, Py_ssize_t outer, const floating* dy, const floating* x, Py_ssize_t rows, Py_ssize_t first,
     Py_ssize_t last, double* totals,
 ) noexcept nogil:
-    # at most FLUSH rows, lanes first … last − 1, added to totals (SUMS, lanes); the last strip as in columns_forward
-    cdef floating sums[LANES]
-    cdef floating products[LANES]
-    cdef floating places[LANES]
+    # lanes first … last − 1 of at most FLUSH rows; the last strip as in columns_forward
     cdef Py_ssize_t lanes = p.layout.lanes
     cdef const floating* parameters = <const floating*>p.parameters + outer * PARAMETERS * lanes
     cdef Py_ssize_t start, width
@@ -148,13 +153,11 @@ cdef inline void strips(
         start = at if last - at >= LANES else max(<Py_ssize_t>0, last - LANES)
         width = min(<Py_ssize_t>LANES, last - start)
         if p.scaled[outer] or width < LANES:
-            strip_products(dy + start, x + start, parameters + start, lanes, rows, width, True, sums, products, places)
+            strip_products(
+                dy + start, x + start, parameters + start, lanes, rows, at - start, width, True, totals + start)
         else:
             strip_products(
-                dy + start, x + start, parameters + start, lanes, rows, LANES, False, sums, products, places)
-        add_to_lanes(sums, at - start, width, totals + start, totals + lanes + start)
-        add_to_lanes(products, at - start, width, totals + 2 * lanes + start, totals + 3 * lanes + start)
-        add_to_lanes(places, at - start, width, totals + 4 * lanes + start, totals + 5 * lanes + start)
+                dy + start, x + start, parameters + start, lanes, rows, at - start, LANES, False, totals + start)
         at += LANES
 
 
@@ -383,7 +386,7 @@ def columns_backward(
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(x)
     p.view.outer, p.view.reduced, p.view.groups, p.view.inner = view
     columns = p.view.groups * p.view.inner
-    dx = cnp.PyArray_EMPTY(x.ndim, x.shape, cnp.PyArray_TYPE(x), 0)
+    dx = empty(x.ndim, x.shape, cnp.PyArray_TYPE(x))
     dweight = cnp.PyArray_ZEROS(1, &columns, cnp.PyArray_TYPE(x), 0) if affine else None
     dbias = cnp.PyArray_ZEROS(1, &columns, cnp.PyArray_TYPE(x), 0) if affine else None
     if cnp.PyArray_SIZE(x) == 0:

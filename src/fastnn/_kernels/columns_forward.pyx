@@ -19,11 +19,12 @@ from libc.math cimport sqrt
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    Layout, Span, add_to_lanes, lane_total, layout_of, merge_blocks, span_of,
+    Layout, Span, lane_total, layout_of, merge_blocks, span_of,
 )
-from fastnn._kernels.lanes cimport FLUSH, LANES, dd, dd_add, muladd
+from fastnn._kernels.lanes cimport FLUSH, LANES, add_to_lanes, dd, dd_add, muladd
 from fastnn._kernels.norm cimport (
     AGAIN, COLD, SAMPLE, Group, Population, Verdict, View, close_group, count_of, deviation, normalized, offset_of,
     scale_of,
@@ -136,11 +137,14 @@ cdef floating first_counted(const floating* x, const unsigned char* mask, View* 
 
 cdef inline void strip_sums(
     const floating* x, const unsigned char* mask, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
-    Py_ssize_t width, bint cold, floating* sums, floating* squares,
+    Py_ssize_t skip, Py_ssize_t width, bint cold, double* totals,
 ) noexcept nogil:
-    # `cold` is a constant where this is inlined: without it every scale is 1
+    # at most FLUSH rows, added to totals (SUMS, lanes) from lane `skip` on; `cold` is a constant where this is
+    # inlined: without it every scale is 1
     cdef Py_ssize_t r, j
     cdef floating a, b, c, d
+    cdef floating sums[LANES]
+    cdef floating squares[LANES]
     cdef floating shift[LANES]
     cdef floating scale[LANES]
     for j in range(width):
@@ -164,16 +168,16 @@ cdef inline void strip_sums(
                 d = d if mask[r * lanes + j] else 0
             sums[j] += d
             squares[j] = muladd(d, d, squares[j])
+    add_to_lanes(sums, skip, width, totals, totals + lanes)
+    add_to_lanes(squares, skip, width, totals + 2 * lanes, totals + 3 * lanes)
 
 
 cdef inline void strips(
     const floating* x, const unsigned char* mask, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
     Py_ssize_t first, Py_ssize_t last, bint cold, double* totals,
 ) noexcept nogil:
-    # at most FLUSH rows, lanes first … last − 1, added to totals (SUMS, lanes). A strip that would stick out at the end
-    # starts earlier, where there is room, and its first lanes are not counted again.
-    cdef floating sums[LANES]
-    cdef floating squares[LANES]
+    # lanes first … last − 1 of at most FLUSH rows. A strip that would stick out at the end starts earlier, where there
+    # is room, and its first lanes are not counted again.
     cdef Py_ssize_t start, width
     cdef Py_ssize_t at = first
     while at < last:
@@ -181,12 +185,10 @@ cdef inline void strips(
         width = min(<Py_ssize_t>LANES, last - start)
         if width < LANES or mask != NULL or cold:
             strip_sums(
-                x + start, mask + start if mask != NULL else NULL, parameters + start, lanes, rows, width, True,
-                sums, squares)
+                x + start, mask + start if mask != NULL else NULL, parameters + start, lanes, rows, at - start, width,
+                True, totals + start)
         else:
-            strip_sums(x + start, NULL, parameters + start, lanes, rows, LANES, False, sums, squares)
-        add_to_lanes(sums, at - start, width, totals + start, totals + lanes + start)
-        add_to_lanes(squares, at - start, width, totals + 2 * lanes + start, totals + 3 * lanes + start)
+            strip_sums(x + start, NULL, parameters + start, lanes, rows, at - start, LANES, False, totals + start)
         at += LANES
 
 
@@ -474,7 +476,7 @@ def columns_forward(
     p.view.outer, p.view.reduced, p.view.groups, p.view.inner = view
     shape[0] = p.view.outer * p.view.groups
     if out is None:
-        out = cnp.PyArray_EMPTY(x.ndim, x.shape, cnp.PyArray_TYPE(x), 0)
+        out = empty(x.ndim, x.shape, cnp.PyArray_TYPE(x))
     groups = given
     if given is None:
         shape[1] = sizeof(Group) // sizeof(double)

@@ -20,6 +20,7 @@ from cython cimport floating
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.threefry cimport (
     CHUNK, LANES, PLANE_MAIN, PLANE_TIES, ROUNDS, Key, draw_chunk, inlined, stream_key, threefry4x32
@@ -167,7 +168,7 @@ cdef inline bint usable(object x) noexcept:
 # A new array for the result, or `out` where it is given and fits.
 cdef inline cnp.ndarray result(cnp.ndarray x, object out):
     if out is None:
-        return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+        return empty(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x))
     if not (usable(out) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and cnp.PyArray_SAMESHAPE(x, <cnp.ndarray>out)
             and cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(<cnp.ndarray>out)):
         raise ValueError("out must be a writeable C-contiguous array like the input")

@@ -2,6 +2,8 @@
 
 cimport numpy as cnp
 
+from fastnn._kernels._memory cimport empty
+
 
 cdef inline bint regular(object array) noexcept:
     """A plain float32 or float64 ndarray, native, aligned and C-contiguous: what kernels read as it is."""
@@ -30,4 +32,4 @@ cdef inline bint shifted(cnp.ndarray a, cnp.ndarray b) noexcept:
 
 cdef inline cnp.ndarray like(cnp.ndarray a):
     """A new array of the form of `a`."""
-    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+    return empty(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a))

@@ -155,3 +155,20 @@ cdef inline dd total_of(WideSum* total, floating example) noexcept nogil:
         for j in range(1, WIDE):
             s = dd_add(s, two_sum(total.h[j], total.l[j]))
     return s
+
+
+# ---- many sums side by side, one array of high and one of low parts (for double data) ------------------------------
+
+cdef inline void add_to_lanes(
+    const floating* sums, Py_ssize_t first, Py_ssize_t last, double* high, double* low,
+) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef double total, part
+    for j in range(first, last):
+        if floating is float:
+            high[j] += sums[j]
+        else:
+            total = high[j] + sums[j]
+            part = total - high[j]
+            low[j] += (high[j] - (total - part)) + (sums[j] - part)
+            high[j] = total

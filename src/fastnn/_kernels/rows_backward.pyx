@@ -9,8 +9,8 @@ Design
   (A) Two ways to hold a weight, hence two kernels over one set of formulas. *Segments*: neighbours share a weight
       (batch, instance, group norm of channels-first images, or none at all); the two sums of each segment give both
       the group's means and the parameter gradients. *Columns*: each place in a row has its own weight (layer norm,
-      RMS norm); rows are taken TILE_ROWS at a time, and the second pass adds dy·x̂ and dy down the columns in
-      registers while it writes dinput.
+      RMS norm); rows are taken TILE_ROWS at a time, and the second pass adds dy·x̂ and dy down the columns, tile by
+      tile, while it writes dinput.
   (B) x̂ is computed again from x and the saved statistics by the same inline function as in forward: nothing but
       four numbers for each group is kept.
   (C) Running sums as in rows_forward (C). Parameter gradients of columns: float over TILE_ROWS rows, then double
@@ -26,8 +26,9 @@ from cython cimport floating
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels.lanes cimport FLUSH, LANES, SINGLE, WideSum, clear, dd, dd_add, merge, muladd, total_of, two_sum
+from fastnn._kernels.lanes cimport FLUSH, LANES, SINGLE, WideSum, add_to_lanes, clear, dd, dd_add, merge, muladd, total_of, two_sum
 from fastnn._kernels.norm cimport (
     PIECE, Group, Means, Pieces, View, count_of, input_gradient, means_of, normalized, offset_of, pieces_of,
     start_of,
@@ -38,7 +39,9 @@ cnp.import_array()
 __all__ = ["rows_backward"]
 
 cdef enum:
+    # rows and columns of a tile: it fits the first-level cache, and its rows are long enough to be read ahead
     TILE_ROWS = 8
+    TILE = 256
     # rows of one chunk of parameter gradients, at least; and the most chunks
     CHUNK_ROWS = 64
     CHUNKS = 32
@@ -64,7 +67,7 @@ cdef struct Backward:
     double* segments            # OUT  (O · S, entries, 2): Σdy, Σdy·x̂, or NULL
     Py_ssize_t chunk_rows       # of one residue of the period
     Py_ssize_t chunks
-    dd* columns                 # OUT  (chunks, 2, period · entries): Σdy, Σdy·x̂ of a chunk, or NULL
+    double* columns             # OUT  (chunks, 4, period · entries): Σdy, Σdy·x̂, high and low parts, or NULL
     void* dweight               # OUT  (period · entries)
     void* dbias                 # OUT  likewise
 
@@ -271,26 +274,38 @@ cdef inline void segmented_group(
 
 # ---- columns: each place of a row has its own weight -----------------------------------------------------------------
 
+# What a row of a tile needs.
+cdef enum:
+    SHIFT
+    SCALE
+    RSTD
+    OFFSET
+    C1              # −rstd · Σg/n
+    C2              # −rstd · Σgx̂/n
+    ROW_PARAMETERS
+
+
 cdef inline void tile_gradients(
     const floating* dy, const floating* x, floating* dx,    # first row; rows lie `stride` apart
-    const unsigned char* mask, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width,
-    const floating* weight, Means* means, const Group* groups, Py_ssize_t period, bint cold,
-    floating* sum_dy, floating* sum_dyx,                    # OUT  (width): Σdy, Σdy·x̂ over the rows
+    const unsigned char* mask, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width, const floating* weight,
+    const floating* parameters,                             # (rows, ROW_PARAMETERS), see below
+    bint cold, double* sums, Py_ssize_t columns,            # INOUT (4, columns): Σdy, Σdy·x̂, high and low parts
 ) noexcept nogil:
-    cdef floating shift, rstd, offset, scale, c1, c2, xhat, d
-    cdef const Group* group
+    # `cold` is a constant where this is inlined: without it every scale is 1
+    cdef floating shift, scale, rstd, offset, c1, c2, xhat, d
+    cdef floating sum_dy[TILE]
+    cdef floating sum_dyx[TILE]
     cdef Py_ssize_t r, j
     for j in range(width):
         sum_dy[j] = 0
         sum_dyx[j] = 0
     for r in range(rows):
-        group = groups + r * period
-        shift = <floating>group.shift
-        rstd = <floating>group.rstd
-        offset = offset_of(group, shift)
-        scale = <floating>group.scale
-        c1 = <floating>(-means[r].g * group.rstd)
-        c2 = <floating>(-means[r].gx * group.rstd)
+        shift = parameters[r * ROW_PARAMETERS + SHIFT]
+        scale = parameters[r * ROW_PARAMETERS + SCALE]
+        rstd = parameters[r * ROW_PARAMETERS + RSTD]
+        offset = parameters[r * ROW_PARAMETERS + OFFSET]
+        c1 = parameters[r * ROW_PARAMETERS + C1]
+        c2 = parameters[r * ROW_PARAMETERS + C2]
         for j in range(width):
             d = dy[r * stride + j]
             xhat = normalized(x[r * stride + j], shift, rstd, offset, scale, cold)
@@ -298,66 +313,55 @@ cdef inline void tile_gradients(
             sum_dyx[j] = muladd(d, xhat, sum_dyx[j])
             dx[r * stride + j] = input_gradient(
                 d * weight[j], xhat, rstd, c1, c2, mask == NULL or mask[r * stride + j] != 0, scale, cold)
-
-
-cdef inline void add_to_columns(
-    const floating* sum_dy, const floating* sum_dyx, Py_ssize_t width, dd* bias, dd* weight,
-) noexcept nogil:
-    cdef Py_ssize_t j
-    cdef dd s
-    for j in range(width):
-        if floating is float:
-            bias[j].h += sum_dy[j]
-            weight[j].h += sum_dyx[j]
-        else:
-            s = two_sum(bias[j].h, sum_dy[j])
-            bias[j].h = s.h
-            bias[j].l += s.l
-            s = two_sum(weight[j].h, sum_dyx[j])
-            weight[j].h = s.h
-            weight[j].l += s.l
+    add_to_lanes(sum_dy, 0, width, sums, sums + columns)
+    add_to_lanes(sum_dyx, 0, width, sums + 2 * columns, sums + 3 * columns)
 
 
 cdef inline void column_rows(
-    Backward* p, Py_ssize_t first, Py_ssize_t rows, dd* bias, dd* column_weight,
-    const floating* dy, const floating* x, floating* dx,
+    Backward* p, Py_ssize_t first, Py_ssize_t rows, double* sums, const floating* dy, const floating* x, floating* dx,
 ) noexcept nogil:
     # groups first, first + period, … of one chunk, `rows` ≤ TILE_ROWS of them
     cdef Py_ssize_t n = p.view.inner
     cdef Py_ssize_t stride = p.period * n
     cdef Py_ssize_t start = first * n
+    cdef Py_ssize_t columns = p.period * n
     cdef const floating* weight = <const floating*>p.weight + first % p.period * n
-    cdef const Group* groups = p.groups + first
     cdef const unsigned char* mask = p.mask + start if p.mask != NULL else NULL
-    cdef Means means[TILE_ROWS]
-    cdef floating sum_dy[LANES]
-    cdef floating sum_dyx[LANES]
-    cdef Py_ssize_t r, i, width
+    cdef const Group* group
+    cdef floating parameters[TILE_ROWS * ROW_PARAMETERS]
+    cdef floating* row
+    cdef Means means
+    cdef Products products
+    cdef Py_ssize_t r, i
     cdef bint cold = False
-    cdef Products sums
     for r in range(rows):
-        sums = piecewise_products(
-            p, dy + start + r * stride, x + start + r * stride, weight, n, groups + r * p.period)
-        means[r] = means_of(
-            sums.g.h, sums.gx.h, <double>count_of(mask + r * stride if mask != NULL else NULL, &p.view), p.centered, p.constant)
-        cold = cold or groups[r * p.period].scale != 1
+        group = p.groups + first + r * p.period
+        products = piecewise_products(p, dy + start + r * stride, x + start + r * stride, weight, n, group)
+        means = means_of(
+            products.g.h, products.gx.h, <double>count_of(mask + r * stride if mask != NULL else NULL, &p.view),
+            p.centered, p.constant)
+        row = parameters + r * ROW_PARAMETERS
+        row[SHIFT] = <floating>group.shift
+        row[SCALE] = <floating>group.scale
+        row[RSTD] = <floating>group.rstd
+        row[OFFSET] = offset_of(group, row[0])
+        row[C1] = <floating>(-means.g * group.rstd)
+        row[C2] = <floating>(-means.gx * group.rstd)
+        cold = cold or group.scale != 1
+    dy += start
+    x += start
+    dx += start
     i = 0
     while i < n:
-        width = min(<Py_ssize_t>LANES, n - i)
         if cold or mask != NULL:
             tile_gradients(
-                dy + start + i, x + start + i, dx + start + i, mask + i if mask != NULL else NULL, stride, rows, width,
-                weight + i, means, groups, p.period, True, sum_dy, sum_dyx)
-        elif width == LANES:
-            tile_gradients(
-                dy + start + i, x + start + i, dx + start + i, NULL, stride, rows, LANES,
-                weight + i, means, groups, p.period, False, sum_dy, sum_dyx)
+                dy + i, x + i, dx + i, mask + i if mask != NULL else NULL, stride, rows, min(<Py_ssize_t>TILE, n - i),
+                weight + i, parameters, True, sums + i, columns)
         else:
             tile_gradients(
-                dy + start + i, x + start + i, dx + start + i, NULL, stride, rows, width,
-                weight + i, means, groups, p.period, False, sum_dy, sum_dyx)
-        add_to_columns(sum_dy, sum_dyx, width, bias + i, column_weight + i)
-        i += LANES
+                dy + i, x + i, dx + i, NULL, stride, rows, min(<Py_ssize_t>TILE, n - i), weight + i, parameters,
+                False, sums + i, columns)
+        i += TILE
 
 
 cdef inline void column_chunk(
@@ -365,13 +369,11 @@ cdef inline void column_chunk(
 ) noexcept nogil:
     cdef Py_ssize_t residue = block % p.period
     cdef Py_ssize_t chunk = block // p.period
-    cdef Py_ssize_t total = p.period * p.view.inner
-    cdef dd* bias = p.columns + 2 * chunk * total + residue * p.view.inner
+    cdef double* sums = p.columns + 4 * chunk * p.period * p.view.inner + residue * p.view.inner
     cdef Py_ssize_t last = min((chunk + 1) * p.chunk_rows, p.view.groups // p.period)
     cdef Py_ssize_t row = chunk * p.chunk_rows
     while row < last:
-        column_rows(
-            p, row * p.period + residue, min(<Py_ssize_t>TILE_ROWS, last - row), bias, bias + total, dy, x, dx)
+        column_rows(p, row * p.period + residue, min(<Py_ssize_t>TILE_ROWS, last - row), sums, dy, x, dx)
         row += TILE_ROWS
 
 
@@ -412,18 +414,21 @@ cdef inline void put(void* target, Py_ssize_t at, double value, bint double_prec
 
 
 cdef void reduce_columns(Backward* p) noexcept nogil:
-    # chunks → dweight, dbias
+    # chunks, in order → dweight, dbias
     cdef Py_ssize_t total = p.period * p.view.inner
+    cdef double* sums = p.columns
+    cdef double* chunk
     cdef Py_ssize_t c, j
-    cdef dd b, w
+    for c in range(1, p.chunks):
+        chunk = sums + 4 * c * total
+        add_to_lanes(chunk, 0, total, sums, sums + total)
+        add_to_lanes(chunk + 2 * total, 0, total, sums + 2 * total, sums + 3 * total)
+        for j in range(total):
+            sums[total + j] += chunk[total + j]
+            sums[3 * total + j] += chunk[3 * total + j]
     for j in range(total):
-        b = p.columns[j]
-        w = p.columns[total + j]
-        for c in range(1, p.chunks):
-            b = dd_add(b, p.columns[2 * c * total + j])
-            w = dd_add(w, p.columns[(2 * c + 1) * total + j])
-        put(p.dbias, j, b.h + b.l, p.double_precision)
-        put(p.dweight, j, w.h + w.l, p.double_precision)
+        put(p.dbias, j, sums[j] + sums[total + j], p.double_precision)
+        put(p.dweight, j, sums[2 * total + j] + sums[3 * total + j], p.double_precision)
 
 
 cdef void reduce_segments(Backward* p) noexcept nogil:
@@ -479,7 +484,7 @@ def rows_backward(
     p.view.outer, p.view.reduced, p.view.groups, p.view.inner = view
     by_column = affine and entries == p.view.inner and p.view.reduced == 1
     count = period * entries
-    dx = cnp.PyArray_EMPTY(x.ndim, x.shape, cnp.PyArray_TYPE(x), 0)
+    dx = empty(x.ndim, x.shape, cnp.PyArray_TYPE(x))
     dweight = cnp.PyArray_ZEROS(1, &count, cnp.PyArray_TYPE(x), 0) if affine else None
     dbias = cnp.PyArray_ZEROS(1, &count, cnp.PyArray_TYPE(x), 0) if affine else None
     if cnp.PyArray_SIZE(x) == 0:
@@ -503,7 +508,7 @@ def rows_backward(
         rows = p.view.groups // period
         p.chunk_rows = max(<Py_ssize_t>CHUNK_ROWS, (rows + CHUNKS - 1) // CHUNKS)
         p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows
-        p.columns = <dd*>calloc(2 * p.chunks * count, sizeof(dd))
+        p.columns = <double*>calloc(4 * p.chunks * count, sizeof(double))
     elif affine:
         p.segments = <double*>calloc(2 * p.view.outer * p.view.groups * entries, sizeof(double))
     if affine and p.columns == NULL and p.segments == NULL:

@@ -21,6 +21,7 @@ from cython cimport floating
 from libc.math cimport sqrt
 from libc.string cimport memset
 
+from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for, team_size
 from fastnn._kernels.lanes cimport FLUSH, LANES, SINGLE, WideSum, clear, dd, dd_add, merge, muladd, total_of
 from fastnn._kernels.norm cimport (
@@ -444,7 +445,7 @@ def rows_forward(
     p.view.outer, p.view.reduced, p.view.groups, p.view.inner = view
     shape[0] = p.view.outer * p.view.groups
     if out is None:
-        out = cnp.PyArray_EMPTY(x.ndim, x.shape, cnp.PyArray_TYPE(x), 0)
+        out = empty(x.ndim, x.shape, cnp.PyArray_TYPE(x))
     groups = given
     if keep and given is None:
         shape[1] = sizeof(Group) // sizeof(double)
@@ -531,8 +532,7 @@ def rows_layer_norm(x, normalized_shape, weight, bias, double eps, bint centered
         return None
     if bias is not None and not (plain(bias, type_number) and fits(<cnp.ndarray>bias, <cnp.ndarray>x, trailing)):
         return None
-    out = cnp.PyArray_EMPTY(
-        cnp.PyArray_NDIM(<cnp.ndarray>x), cnp.PyArray_DIMS(<cnp.ndarray>x), type_number, 0)
+    out = empty(cnp.PyArray_NDIM(<cnp.ndarray>x), cnp.PyArray_DIMS(<cnp.ndarray>x), type_number)
     if n == 0:
         return out
     p.view.outer = 1

@@ -1,0 +1,101 @@
+"""Memory of the arrays that kernels return. Built once, for the baseline CPU.
+
+Design
+  (A) NumPy aligns data to 16 bytes, and large blocks start 16 bytes after a page: then every 64-byte store touches two
+      cache lines, which costs up to a quarter of a memory-bound kernel's time. Results of more than a few lines are
+      therefore aligned to ALIGNMENT by an allocator of our own, which NumPy lets an array have for itself.
+  (B) The allocator is in force only while one array is made, in this thread's context; the array keeps it and frees
+      through it, whoever drops it and whenever.
+  (C) Blocks of at least HUGE bytes ask for huge pages, as NumPy's own do.
+"""
+
+cimport numpy as cnp
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy
+
+cnp.import_array()
+
+cdef extern from "numpy/arrayobject.h":
+    ctypedef struct PyDataMemAllocator:
+        void* ctx
+        void* (*malloc)(void*, size_t) noexcept nogil
+        void* (*calloc)(void*, size_t, size_t) noexcept nogil
+        void* (*realloc)(void*, void*, size_t) noexcept nogil
+        void (*free)(void*, void*, size_t) noexcept nogil
+
+    ctypedef struct PyDataMem_Handler:
+        char name[127]
+        unsigned char version
+        PyDataMemAllocator allocator
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #if defined(__linux__)
+      #include <sys/mman.h>
+      static void fastnn_huge_pages(void *block, size_t size) {
+        /* whole huge pages inside the block; advice, so a refusal changes nothing */
+        const size_t page = 1 << 21;
+        char *start = (char *)(((size_t)block + page - 1) & ~(page - 1));
+        char *end = (char *)(((size_t)block + size) & ~(page - 1));
+        if (end > start) (void)madvise(start, (size_t)(end - start), MADV_HUGEPAGE);
+      }
+    #else
+      static void fastnn_huge_pages(void *block, size_t size) { (void)block; (void)size; }
+    #endif
+    """
+    int posix_memalign(void** block, size_t alignment, size_t size) nogil
+    void fastnn_huge_pages(void* block, size_t size) noexcept nogil
+
+cdef enum:
+    ALIGNMENT = 64
+    LEAST_ALIGNED = 8192
+    HUGE = 1 << 22
+
+
+cdef void* aligned_malloc(void* context, size_t size) noexcept nogil:
+    cdef void* block = NULL
+    if posix_memalign(&block, ALIGNMENT, size):
+        return NULL
+    if size >= HUGE:
+        fastnn_huge_pages(block, size)
+    return block
+
+
+cdef void* plain_calloc(void* context, size_t count, size_t size) noexcept nogil:
+    return calloc(count, size)
+
+
+cdef void* plain_realloc(void* context, void* block, size_t size) noexcept nogil:
+    # only ndarray.resize comes here; alignment is a matter of speed, not of meaning
+    return realloc(block, size)
+
+
+cdef void plain_free(void* context, void* block, size_t size) noexcept nogil:
+    free(block)
+
+
+cdef PyDataMem_Handler handler
+memcpy(handler.name, b"fastnn_aligned", 15)
+handler.version = 1
+handler.allocator.ctx = NULL
+handler.allocator.malloc = aligned_malloc
+handler.allocator.calloc = plain_calloc
+handler.allocator.realloc = plain_realloc
+handler.allocator.free = plain_free
+cdef object capsule = PyCapsule_New(&handler, "mem_handler", NULL)
+
+
+cdef cnp.ndarray empty(int ndim, cnp.npy_intp* shape, int type_number):
+    cdef double size = 8 if type_number == cnp.NPY_DOUBLE else 4    # a double cannot overflow
+    cdef int i
+    for i in range(ndim):
+        size *= shape[i]
+    if size < LEAST_ALIGNED:
+        return cnp.PyArray_EMPTY(ndim, shape, type_number, 0)
+    before = cnp.PyDataMem_SetHandler(capsule)
+    try:
+        return cnp.PyArray_EMPTY(ndim, shape, type_number, 0)
+    finally:
+        cnp.PyDataMem_SetHandler(before)
