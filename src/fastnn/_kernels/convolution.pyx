@@ -17,6 +17,7 @@ Design
 
 cimport numpy as cnp
 from cython cimport floating
+from libc.stdint cimport int32_t
 from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_for
@@ -130,20 +131,34 @@ cdef inline void copy_planes(Copy* p, Py_ssize_t task, floating example) noexcep
                     <const floating*>p.x + (p.first + image) * p.at.image + channel * p.at.channel + row * p.at.row
                     + left * p.at.column
                 )
-                zero(d, count, apart, 0, low)
-                if p.together > 1:
+                if p.together == 1 and step == 1:
+                    copy_row(d, x, p.width, low, high)
+                else:
+                    zero(d, count, apart, 0, low)
                     for j in range(low, high):
                         for c in range(count):
                             d[c * apart + j] = x[j * step + c]
-                elif step == 1:
-                    for j in range(low, high):
-                        d[j] = x[j]
-                else:
-                    for j in range(low, high):
-                        d[j] = x[j * step]
-                zero(d, count, apart, high, p.width)
+                    zero(d, count, apart, high, p.width)
             d += p.width
     zero(d, count, apart, 0, MARGIN)
+
+
+cdef inline void copy_row(
+    floating* d, const floating* x, Py_ssize_t width, Py_ssize_t low, Py_ssize_t high,
+) noexcept nogil:
+    # d[j] = x[j] in [low, high), else 0, for j < width: rows are short, so masks of constant length
+    cdef int32_t j, n, first, end
+    while width > 0:
+        n = <int32_t>min(width, <Py_ssize_t>16)
+        first, end = <int32_t>max(low, <Py_ssize_t>0), <int32_t>min(high, <Py_ssize_t>16)
+        for j in range(16):
+            if j < n:
+                d[j] = x[j] if (j >= first) & (j < end) else <floating>0.0
+        d += 16
+        x += 16
+        width -= 16
+        low -= 16
+        high -= 16
 
 
 cdef inline void zero(
@@ -250,7 +265,7 @@ cdef inline void product_block(Product* p, Py_ssize_t task, floating example) no
             start[m] = bias[row + m] if bias != NULL and m < rows else <floating>0.0
         q = first
         while q < end:
-            tile(a, 1, ROWS, planes + q, p.shifts, start, values)
+            tile(a, 1, ROWS, planes + q, p.shifts, start, values, n)
             store_tile(p, values, q, min(n, end - q), row, rows)
             q += n
         a += p.terms * ROWS
@@ -448,8 +463,8 @@ def shifted_products(
     """out[n, g·rows + m, i, j] = bias + Σ_k weight[g, m, k] · plane(k)[i, j] for `count` images; see the design.
 
     x_at, out_at: strides (image, channel, row, column) in elements, of x and of out from out_offset on; x_sizes,
-    out_sizes: rows and columns; steps, starts (phases, 2): which rows and columns of x make each plane; form: rows and columns of
-    a plane; images: how many share one; shifts (terms, and -1 behind them): where each term's plane starts, counted
+    out_sizes: rows and columns; steps, starts (phases, 2): which rows and columns of x make each plane; form: rows
+    and columns of a plane; images: how many share one; shifts (terms, and -1 behind them): where each term's plane starts, counted
     in elements within the group; places (terms), group_stride, row_stride: where the weights lie.
     """
     cdef Copy c = copy_of(x, x_at, x_sizes, steps, starts, form, images, channels)

@@ -2,7 +2,7 @@
 #
 # Each number is start + Σ_k a(i, k)·b(k, j), added in the order of k with one fused multiply-add each: its bits depend
 # neither on the tile's form nor on the ISA. One element of `a` is broadcast, one run of `b` is loaded.
-#   (a) COLUMNS is what the level's registers hold; in float64 half as many.
+#   (a) COLUMNS is what the level's registers hold; in float64 half as many. NARROW is for matrices of few columns.
 #   (b) The ROWS sums are written out: GCC keeps separate local arrays in registers, not a two-dimensional one.
 #   (c) Where the runs of b start is a table that ends with -1. GCC would jam two rounds of a counted loop over k
 #       together, and spill the sums.
@@ -27,6 +27,7 @@ cdef extern from *:
 
 cdef enum:
     ROWS = 8
+    NARROW = 8
 
 
 cdef inline void tile(
@@ -35,7 +36,8 @@ cdef inline void tile(
     const floating* b,          # IN   element (k, j) at b[shifts[k] + j]
     const Py_ssize_t* shifts,   # IN   (terms), then -1
     const floating* start,      # IN   (ROWS) biases
-    floating* out,              # OUT  (ROWS, COLUMNS); the first half of each row in float64
+    floating* out,              # OUT  (ROWS, COLUMNS), the first n of each row
+    Py_ssize_t n,               # columns: a constant where this is inlined
 ) noexcept nogil:
     cdef floating s0[COLUMNS]
     cdef floating s1[COLUMNS]
@@ -48,11 +50,6 @@ cdef inline void tile(
     cdef const floating* x
     cdef floating v
     cdef Py_ssize_t shift, j
-    cdef Py_ssize_t n
-    if floating is float:
-        n = COLUMNS
-    else:
-        n = COLUMNS // 2
     for j in range(n):
         s0[j] = start[0]
         s1[j] = start[1]

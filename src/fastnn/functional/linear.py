@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from fastnn import _arrays, _kernels
 from fastnn.functional._checks import gradient, refuse_overlap
-from fastnn.functional._products import product
 
 Array = npt.NDArray[Any]
 
@@ -49,8 +48,8 @@ def linear(input: Array, weight: Array, bias: Array | None = None, *, out: Array
 
     Notes
     -----
-    From 8 samples and 8 features on, each result is one sum over the input features in order, then the bias, computed
-    by a kernel: its bits depend on nothing but the operands. Smaller products are NumPy's BLAS's.
+    Each result is one sum over the input features in order, and then the bias: its bits depend on nothing but its
+    sample, the weights and the bias.
 
     Examples
     --------
@@ -58,6 +57,10 @@ def linear(input: Array, weight: Array, bias: Array | None = None, *, out: Array
     >>> F.linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [5.0, 6.0]]), np.array([0.5, 0.0]))
     array([[11.5, 17. ]])
     """
+    if out is None:
+        y = _kernels.linear_product(input, weight, bias)
+        if y is not None:
+            return y
     return _affine(*_operands(input, weight, bias), out)
 
 
@@ -73,6 +76,10 @@ def linear_forward(
     >>> F.linear_backward(np.ones((1, 1)), ctx)
     (array([[3., 4.]]), array([[1., 1.]]), None)
     """
+    if out is None:
+        y = _kernels.linear_product(input, weight, bias)
+        if y is not None:
+            return y, LinearContext(input, weight, bias is not None)
     x, w, b = _operands(input, weight, bias)
     refuse_overlap(out, x, w)
     return _affine(x, w, b, out), LinearContext(x, w, b is not None)
@@ -105,21 +112,27 @@ def linear_backward(dy: Array, ctx: LinearContext) -> tuple[Array, Array, Array 
 
 def input_gradient(dy: Array, ctx: LinearContext) -> Array:
     """``dx = dy W``."""
-    rows, dx = _rows(dy, ctx), np.empty_like(ctx.input)
-    product(rows, ctx.weight, dx.reshape(len(rows), ctx.weight.shape[1]))
+    rows, _ = _rows(dy, ctx)
+    dx = np.empty_like(ctx.input)
+    _kernels.matrix_product(rows, ctx.weight, dx if dx.ndim == 2 else dx.reshape(len(rows), dx.shape[-1]))
     return dx
 
 
 def parameter_gradients(dy: Array, ctx: LinearContext, dweight: Array, *, add: bool) -> Array | None:
     """Write ``dyᵀ x`` into `dweight`, or add it to what is there; return ``Σ dy``, or None without bias."""
-    rows = _rows(dy, ctx)
-    product(rows.T, ctx.input.reshape(len(rows), ctx.weight.shape[1]), dweight, add=add)
+    rows, x = _rows(dy, ctx)
+    _kernels.matrix_product(rows.T, x, dweight, None, add)
     return _kernels.channel_sums(rows, len(rows), ctx.weight.shape[0], 1) if ctx.has_bias else None
 
 
-def _rows(dy: Array, ctx: LinearContext) -> Array:
-    shape = (*ctx.input.shape[:-1], ctx.weight.shape[0])
-    return gradient(dy, ctx.input, shape).reshape(math.prod(shape[:-1]), shape[-1])
+def _rows(dy: Array, ctx: LinearContext) -> tuple[Array, Array]:
+    """Gradients and inputs as matrices."""
+    x, outputs = ctx.input, ctx.weight.shape[0]
+    dy = gradient(dy, x, (*x.shape[:-1], outputs))
+    if x.ndim == 2:
+        return dy, x
+    rows = math.prod(x.shape[:-1])
+    return dy.reshape(rows, outputs), x.reshape(rows, x.shape[-1])
 
 
 def _operands(input: Array, weight: Array, bias: Array | None) -> tuple[Array, Array, Array | None]:
@@ -139,5 +152,5 @@ def _affine(x: Array, w: Array, b: Array | None, out: Array | None) -> Array:
     rows = x.reshape(math.prod(x.shape[:-1]), w.shape[1])
     target = _arrays.direct_out(out, x, (x, w, b))
     y = np.empty(shape, x.dtype) if target is None else target
-    product(rows, w.T, y.reshape(len(rows), w.shape[0]), b)
+    _kernels.matrix_product(rows, w.T, y.reshape(len(rows), w.shape[0]), b)
     return _arrays.deliver(y, out)

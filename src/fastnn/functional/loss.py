@@ -163,6 +163,8 @@ def cross_entropy_backward(dy: Any, ctx: CrossEntropyContext) -> Array:
 
 def _rows(x: Array, axis: int) -> Array:
     """Positions × classes, contiguous."""
+    if x.ndim == 2:
+        return x
     rows = math.prod(x.shape[:axis]) * math.prod(x.shape[axis + 1 :])
     return np.ascontiguousarray(np.moveaxis(x, axis, -1)).reshape(rows, x.shape[axis])
 
@@ -176,11 +178,11 @@ def _from_rows(rows: Array, shape: tuple[int, ...]) -> Array:
 
 def _labels(target: Any, x: Array, positions: tuple[int, ...], axis: int) -> Array:
     """Class indices as int64 (positions), or probabilities as rows."""
-    labels = np.asarray(target)
+    labels = target if isinstance(target, np.ndarray) else np.asarray(target)
     if labels.dtype.kind in "iu":
         if labels.shape != positions:
             raise ValueError(f"target must have shape {positions} for input of shape {x.shape}, got {labels.shape}")
-        return np.ascontiguousarray(labels, dtype=np.int64).reshape(math.prod(positions))
+        return np.ascontiguousarray(labels, dtype=np.int64).ravel()
     if labels.dtype.kind != "f":
         raise TypeError(f"target must hold class indices or probabilities of dtype {x.dtype}, got {labels.dtype}")
     probabilities = _arrays.floating(labels, "target", x.dtype)

@@ -1,5 +1,6 @@
 """Maximum and average pooling of images, and their gradients, for both image layouts."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -244,13 +245,45 @@ def _windows(
     divisor_override: int | None = None,
 ) -> tuple[Array, Windows, tuple[int, ...]]:
     x = images(input)
+    key = (
+        x.shape,
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        ceil_mode,
+        channel_axis,
+        maximum,
+        count_include_pad,
+        divisor_override,
+    )
+    try:
+        windows, shape = _geometry(*key)
+    except TypeError:  # a list cannot be a key
+        windows, shape = _geometry.__wrapped__(*key)
+    return x, windows, shape
+
+
+@functools.lru_cache(maxsize=512, typed=True)
+def _geometry(
+    shape: tuple[int, ...],
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    ceil_mode: bool,
+    channel_axis: int,
+    maximum: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> tuple[Windows, tuple[int, ...]]:
     last = channels_last(channel_axis)
     kernel = pair(kernel_size, "kernel_size", 1)
     strides = kernel if stride is None else pair(stride, "stride", 1)
     paddings, dilations = pair(padding, "padding", 0), pair(dilation, "dilation", 1)
     if divisor_override is not None and divisor_override < 1:
         raise ValueError(f"divisor_override must be at least 1, got {divisor_override}")
-    n, channels, sizes = (x.shape[0], x.shape[3], x.shape[1:3]) if last else (x.shape[0], x.shape[1], x.shape[2:])
+    n, channels, sizes = (shape[0], shape[3], shape[1:3]) if last else (shape[0], shape[1], shape[2:])
     axes = []
     for size, k, s, p, d in zip(sizes, kernel, strides, paddings, dilations):
         reach = d * (k - 1) + 1
@@ -260,7 +293,7 @@ def _windows(
         if ceil_mode and (count - 1) * s >= size + p:  # the last window would lie in the padding
             count -= 1
         if count < 1:
-            raise ValueError(f"input of shape {x.shape} is smaller than the window {kernel_size}")
+            raise ValueError(f"input of shape {shape} is smaller than the window {kernel_size}")
         axes.append((size, k, s, p, d, count))
     h, w = axes
     windows = Windows(
@@ -272,13 +305,14 @@ def _windows(
         bool(count_include_pad),
         divisor_override or 0,
     )
-    return x, windows, (n, h[5], w[5], channels) if last else (n, channels, h[5], w[5])
+    return windows, (n, h[5], w[5], channels) if last else (n, channels, h[5], w[5])
 
 
 def _pool(x: Array, windows: Windows, shape: tuple[int, ...], out: Array | None, winner: Array | None) -> Array:
+    target = None
     if out is not None:
         _arrays.check_out(out, shape, x.dtype)
-    target = _arrays.direct_out(out, x, (x,))
+        target = _arrays.direct_out(out, x, (x,))
     y = np.empty(shape, x.dtype) if target is None else target
     _kernels.pool_forward(x, y, winner, *windows)
     return _arrays.deliver(y, out)
