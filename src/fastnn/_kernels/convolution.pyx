@@ -464,8 +464,8 @@ def shifted_products(
 
     x_at, out_at: strides (image, channel, row, column) in elements, of x and of out from out_offset on; x_sizes,
     out_sizes: rows and columns; steps, starts (phases, 2): which rows and columns of x make each plane; form: rows
-    and columns of a plane; images: how many share one; shifts (terms, and -1 behind them): where each term's plane starts, counted
-    in elements within the group; places (terms), group_stride, row_stride: where the weights lie.
+    and columns of a plane; images: how many share one; shifts (terms, and -1 behind them): where each term's plane
+    starts, counted in elements within the group; places (terms), group_stride, row_stride: where the weights lie.
     """
     cdef Copy c = copy_of(x, x_at, x_sizes, steps, starts, form, images, channels)
     cdef Product p
