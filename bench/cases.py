@@ -23,8 +23,10 @@ class Case:
         Of the input, in memory order: channels last for the layout NHWC.
     source : str
         The network that has this shape.
-    arrays : int
+    arrays : float
         How many arrays of this shape must move between memory and the processor, read and written together.
+    family : str
+        What it is reported with.
     options : dict
         What else the operation takes; `channel_axis` tells the layout.
     """
@@ -32,19 +34,21 @@ class Case:
     operation: str
     shape: Shape
     source: str
-    arrays: int
+    arrays: float
     family: str
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     dtype: str = "float32"
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.shape) * (8 if self.dtype == "float64" else 4) * self.arrays
+        parameters = self.operation in ("SGD.step", "GradientAccumulator.add")
+        elements = sum(self.shape) if parameters else math.prod(self.shape)
+        return int(elements * (8 if self.dtype == "float64" else 4) * self.arrays)
 
     @property
     def name(self) -> str:
         shown = [f"{key}={value}" for key, value in self.options.items()]
-        size = "x".join(map(str, self.shape)) or "scalar"
+        size = "x".join(map(str, self.shape)) if len(self.shape) < 6 else f"{len(self.shape)} arrays"
         return "-".join([self.operation, size, *shown] + ([self.dtype] if self.dtype != "float32" else []))
 
 
@@ -89,7 +93,7 @@ IMAGES = [
     ((8, 2048, 7, 7), "ResNet-50 last"),
     ((1, 64, 56, 56), "ResNet-50 stage 1, batch 1"),
     ((1, 512, 7, 7), "ResNet-50 stage 4, batch 1"),
-    ((16, 32, 112, 112), "MobileNetV2 stem"),
+    ((8, 32, 112, 112), "MobileNetV2 stem"),
     ((16, 576, 14, 14), "MobileNetV2 expansion"),
     ((2, 64, 128, 128), "U-Net level 1"),
     ((5, 24, 97, 97), "odd size"),
@@ -164,5 +168,98 @@ def _norms() -> list[Case]:
     return table
 
 
+# ---- other functions -------------------------------------------------------------------------------------------------
+
+ACTIVATIONS = ["relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus"]
+ACTIVATION_SHAPES = [
+    ((1, 10), "one row"),
+    ((512, 3072), "BERT-base, feed-forward"),
+    ((32, 64, 56, 56), "ResNet-50 stage 1"),
+]
+SOFTMAX = [((384, 384), "BERT-base, one head"), ((16, 50257), "GPT-2 vocabulary")]
+CLASSIFIERS = [((64, 10), "digits"), ((256, 1000), "ImageNet"), ((16, 50257), "GPT-2 vocabulary")]
+DROPOUT = [
+    ((1000,), "one small layer"),
+    ((512, 3072), "BERT-base, feed-forward"),
+    ((4096, 4096), "beyond the caches"),
+]
+
+
+def _functions() -> list[Case]:
+    table: list[Case] = []
+
+    def both_ways(
+        operation: str, shape: Shape, source: str, family: str, arrays: tuple[float, float], **options: Any
+    ) -> None:
+        table.append(Case(operation, shape, source, arrays[0], family, options))
+        table.append(Case(f"{operation}_backward", shape, source, arrays[1], family, options))
+
+    for operation in ACTIVATIONS:
+        for shape, source in ACTIVATION_SHAPES if operation in ("relu", "gelu") else ACTIVATION_SHAPES[1:2]:
+            both_ways(operation, shape, source, "activation", (2, 3))
+    for operation in ("softmax", "log_softmax"):
+        for shape, source in SOFTMAX:
+            both_ways(operation, shape, source, "activation", (2, 3), dim=-1)
+    for shape, source in CLASSIFIERS:
+        both_ways("cross_entropy", shape, source, "loss", (1, 2))
+    both_ways("mse_loss", (256, 1000), "regression", "loss", (2, 3))
+    both_ways("binary_cross_entropy_with_logits", (256, 1000), "1000 labels", "loss", (2, 3))
+    both_ways("linear", (256, 512), "classifier head", "product", (3, 4), out=512)
+    both_ways("conv2d", (4, 32, 28, 28), "small conv net", "product", (2, 3), out=32, kernel_size=3, padding=1)
+    both_ways("max_pool2d", (32, 64, 56, 56), "ResNet-50 stage 1", "pooling", (1.25, 1.25), kernel_size=2)
+    both_ways("avg_pool2d", (32, 64, 56, 56), "DenseNet transition", "pooling", (1.25, 1.25), kernel_size=2)
+    for shape, source in DROPOUT:
+        both_ways("dropout", shape, source, "dropout", (2, 2), p=0.1)
+    both_ways("dropout", DROPOUT[1][0], DROPOUT[1][1], "dropout", (2, 2), p=0.5)
+    both_ways("gaussian_dropout", (512, 3072), "BERT-base, feed-forward", "dropout", (2, 2), p=0.1)
+    both_ways("alpha_dropout", (512, 3072), "self-normalising net", "dropout", (2, 2), p=0.1)
+    both_ways("gaussian_noise", (512, 3072), "BERT-base, feed-forward", "dropout", (2, 2), sigma=0.1)
+    both_ways("drop_path", (64, 197, 192), "ViT-Ti, 64 images", "dropout", (2, 2), p=0.2)
+    return table
+
+
+# ---- objects ---------------------------------------------------------------------------------------------------------
+
+# The shape of SGD and accumulation is the list of parameter sizes.
+RESNET18 = (9408, *[36864] * 4, 73728, *[147456] * 3, 294912, *[589824] * 3, 1179648, *[2359296] * 3, 512000)
+MLP = (784 * 256, 256, 256 * 10, 10)
+INITIALISERS = [
+    "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "lecun_normal", "orthogonal",
+    "trunc_normal", "uniform", "normal",
+]  # fmt: skip
+
+
+def _objects() -> list[Case]:
+    table = [
+        Case("SGD.step", MLP, "MLP on MNIST", 5, "SGD"),
+        Case("SGD.step", RESNET18, "ResNet-18", 5, "SGD"),
+        Case("SGD.step", (2**23,), "one matrix of 8.4 M", 5, "SGD"),
+        Case("GradientAccumulator.add", RESNET18, "ResNet-18", 4, "accumulation"),
+        Case("GradientAccumulator.add", RESNET18, "ResNet-18", 6, "accumulation", {"statistics": True}),
+        Case("Generator.uniform", (2**20,), "a million", 1, "random numbers"),
+        Case("Generator.normal", (2**20,), "a million", 1, "random numbers"),
+        Case("LayerNorm.__call__", (1, 64), "tiny classifier, one row", 2, "call overhead"),
+        Case("training step", (64, 1, 8, 8), "conv net on digits", 1, "network"),
+        Case("inference", (1, 1, 8, 8), "conv net on digits", 1, "network"),
+        Case("inference", (256, 1, 8, 8), "conv net on digits", 1, "network"),
+        Case("import", (), "numpy alone, to subtract", 0, "import", {"module": "numpy"}),
+        Case("import", (), "fastnn", 0, "import", {"module": "fastnn"}),
+    ]
+    for name in INITIALISERS:
+        shape = (256, 256) if name == "orthogonal" else (512, 256, 3, 3)
+        table.append(Case(f"init.{name}", shape, "ResNet-50 filters", 1, "initialiser"))
+    return table
+
+
 NORMS = _norms()
-CASES = NORMS
+CASES = NORMS + _functions() + _objects()
+
+# Sizes that double, for the growth of the cost; the slope must stay that of the bytes.
+GROWTH = [Case("layer_norm", (2**k, 256), "growth", 2, "growth") for k in range(0, 15, 2)]
+# A few cases on 1, 2, … threads.
+SCALING = [
+    Case("layer_norm", (4096, 768), "BERT-base, 8 sequences", 2, "threads"),
+    Case("batch_norm_backward", (32, 128, 28, 28), "ResNet-50 stage 2", 3, "threads", {"training": True}),
+    Case("dropout", (2048, 2048), "beyond the caches", 2, "threads", {"p": 0.1}),
+    Case("SGD.step", (2**21,), "one matrix of 2.1 M", 5, "threads"),
+]
