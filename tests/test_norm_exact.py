@@ -1,0 +1,354 @@
+"""The promise of exactness: at most 4 units of the dtype, forward and backward, on data chosen to break it.
+
+Every family of data runs through every memory layout: groups along contiguous memory (layer and RMS norm), across it
+(batch norm, channels last), in runs (batch norm, channels first; group norm, channels last). `reference` says how
+errors are counted.
+"""
+
+import zlib
+
+import numpy as np
+import pytest
+
+import fastnn.functional as F
+import reference as ref
+
+BOUND = 4.0
+DTYPES = [np.float32, np.float64]
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def generator(*parts):
+    """A generator that the names of the case seed."""
+    return np.random.default_rng(zlib.crc32(repr(parts).encode()))
+
+
+# ---- data: (rng, rows, n, dtype) → (rows, n), one group a row --------------------------------------------------------
+
+
+def normal(ratio, sd):
+    return lambda rng, rows, n, dtype: sd * (ratio + rng.standard_normal((rows, n)))
+
+
+def of_two(low, high, share=0.5):
+    """Both values in every group: without eps a constant one has no gradient."""
+
+    def make(rng, rows, n, dtype):
+        x = np.where(rng.random((rows, n)) < share, high, low)
+        x[:, 0], x[:, 1] = low, high
+        return x
+
+    return make
+
+
+def two_signs(c):
+    return lambda rng, rows, n, dtype: c * rng.choice([-1.0, 1.0], (rows, n))
+
+
+def outlier(size, noise):
+    def make(rng, rows, n, dtype):
+        x = noise * rng.standard_normal((rows, n))
+        x[np.arange(rows), rng.integers(0, n, rows)] = size
+        return x
+
+    return make
+
+
+def neighbours(rng, rows, n, dtype):
+    return of_two(dtype(0.1), np.nextafter(dtype(0.1), dtype(1)), 0.3)(rng, rows, n, dtype)
+
+
+def subnormals(rng, rows, n, dtype):
+    x = rng.integers(-9, 10, (rows, n)) * np.finfo(dtype).smallest_subnormal
+    x[:, 0] = 20 * np.finfo(dtype).smallest_subnormal
+    return x
+
+
+def near_largest(rng, rows, n, dtype):
+    return float(np.finfo(dtype).max) * (1 - 1e-3 * rng.random((rows, n)))
+
+
+def largest_of_both_signs(rng, rows, n, dtype):
+    return float(np.finfo(dtype).max) * rng.choice([-0.88, 0.88], (rows, n))
+
+
+# name → (data, eps). The small ones need eps = 0, or eps would be all there is to see.
+FAMILIES = {
+    **{f"mean/std {ratio:g}": (normal(ratio, 1.0), 1e-5) for ratio in (0, 1, 30, 1e3, 1e5, 1e6)},
+    **{f"mean/std {ratio:g}, variance 1e-30": (normal(ratio, 1e-15), 0.0) for ratio in (0, 1e3, 1e6)},
+    **{f"mean/std {ratio:g}, variance 1e30": (normal(ratio, 1e15), 1e-5) for ratio in (0, 1e3, 1e6)},
+    "variance 1e-30 below eps": (normal(3, 1e-15), 1e-5),
+    "zeros and ones": (of_two(0.0, 1.0), 1e-5),
+    "few ones": (of_two(0.0, 1.0, 0.02), 1e-5),
+    "few large ones": (of_two(0.0, 1e6, 0.02), 1e-5),
+    "zeros and ones without eps": (of_two(0.0, 1.0), 0.0),
+    "±0.1": (two_signs(0.1), 1e-5),
+    "±1e30": (two_signs(1e30), 1e-5),
+    "±0.88 of the largest number": (largest_of_both_signs, 1e-5),
+    "near the largest number": (near_largest, 1e-5),
+    "one outlier": (outlier(1e4, 1.0), 1e-5),
+    "one outlier among zeros": (outlier(1.0, 0.0), 1e-5),
+    "one outlier of 1e30": (outlier(1e30, 1.0), 1e-5),
+    "two neighbouring numbers": (neighbours, 0.0),
+    "subnormals": (subnormals, 0.0),
+    "ramp": (lambda rng, rows, n, dtype: np.arange(rows * n, dtype=float).reshape(rows, n), 1e-5),
+    "step": (lambda rng, rows, n, dtype: np.broadcast_to(np.arange(n) >= n // 2, (rows, n)).astype(float), 1e-5),
+    "heavy tails": (lambda rng, rows, n, dtype: rng.standard_cauchy((rows, n)), 1e-5),
+    "sixty decades": (lambda rng, rows, n, dtype: 10.0 ** rng.uniform(-30, 30, (rows, n)), 1e-5),
+    "a different scale in each group": (
+        lambda rng, rows, n, dtype: rng.standard_normal((rows, n)) * 10.0 ** rng.uniform(-15, 15, (rows, 1)),
+        0.0,
+    ),
+}
+LARGE_FAMILIES = ["mean/std 1e+06", "±0.1"]
+
+GRADIENTS = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "one sign": lambda rng, shape: 0.1 + 1e-3 * rng.random(shape),
+    "constant": lambda rng, shape: np.full(shape, 0.1),
+    "zeros and ones": lambda rng, shape: (rng.random(shape) < 0.5).astype(float),
+}
+
+
+# ---- layouts: one group a row → the operation's input and view -------------------------------------------------------
+
+
+def rows_layout(x):
+    """Layer norm: groups along contiguous memory."""
+    return x, ref.layer_view(x.shape, x.shape[1]), "layer_norm", (x.shape[1],)
+
+
+def rms_layout(x):
+    """RMS norm: the same without the mean."""
+    return x, ref.layer_view(x.shape, x.shape[1]), "rms_norm", (x.shape[1],)
+
+
+def columns_layout(x):
+    """Batch norm, channels last: groups across memory."""
+    channels_last = np.ascontiguousarray(x.T)
+    return channels_last, ref.batch_view(channels_last.shape), "batch_norm", (x.shape[0],)
+
+
+def planes_layout(x):
+    """Batch norm, channels first: each group in runs, one for each sample."""
+    channels, n = x.shape
+    samples = next(s for s in (4, 3, 2, 1) if n % s == 0)
+    image = np.ascontiguousarray(x.reshape(channels, samples, -1).swapaxes(0, 1))
+    return image, ref.batch_view(image.shape), "batch_norm", (channels,)
+
+
+def grouped_columns_layout(x):
+    """Group norm of one sample, channels last: short runs at a stride."""
+    groups, n = x.shape
+    each = next(s for s in (4, 3, 2, 1) if n % s == 0)
+    image = np.ascontiguousarray(x.reshape(groups, -1, each).swapaxes(0, 1)).reshape(1, n // each, groups * each)
+    return image, ref.group_view(image.shape, groups, -1), "group_norm", (groups * each,)
+
+
+LAYOUTS = {
+    "rows": rows_layout,
+    "rms": rms_layout,
+    "columns": columns_layout,
+    "planes": planes_layout,
+    "grouped columns": grouped_columns_layout,
+}
+
+
+def call(op, x, view, weight, bias, eps):
+    """(y, context) of the operation on an input that a layout made."""
+    if op == "layer_norm":
+        return F.layer_norm_forward(x, x.shape[1], weight, bias, eps)
+    if op == "rms_norm":
+        return F.rms_norm_forward(x, x.shape[1], weight, eps)
+    if op == "batch_norm":
+        return F.batch_norm_forward(x, None, None, weight, bias, True, 0.1, eps or 1e-300)  # it takes no 0
+    return F.group_norm_forward(x, view.shape[-2], weight, bias, eps, channel_axis=-1)
+
+
+def excess(layout, x, eps, rng, gradient="normal"):
+    """What of the operation's results on `x` (one group a row) exceeds the bound: name → units."""
+    image, view, op, channels = LAYOUTS[layout](x)
+    dtype = x.dtype
+    centred = op != "rms_norm"
+    weight = rng.standard_normal(channels).astype(dtype) + dtype.type(1)
+    bias = rng.standard_normal(channels).astype(dtype) if centred else None
+    dy = GRADIENTS[gradient](rng, image.shape).astype(dtype)
+    y, context = call(op, image, view, weight, bias, eps)
+    f = ref.forward(image, view, weight, bias, eps, centred=centred)
+    errors = {"y": ref.forward_units(y, f, weight)}
+    grads = getattr(F, f"{op}_backward")(dy, context)
+    b = ref.backward(dy, f, weight)
+    errors["dinput"] = ref.dinput_units(grads[0], b)
+    errors["dweight"] = ref.dweight_units(grads[1], b)
+    if centred:
+        errors["dbias"] = ref.dbias_units(grads[2], b)
+    return {f"{name} of {x.shape}": round(units, 2) for name, units in errors.items() if not units <= BOUND}
+
+
+def data(family, rng, rows, n, dtype):
+    return FAMILIES[family][0](rng, rows, n, dtype).astype(dtype)
+
+
+# Cases known to exceed the bound, with what was measured; strict, so that a cure must remove its line.
+# Elements that are equal round alike, so over 10⁵ of them x̂'s own rounding adds up instead of averaging out when the
+# upstream gradient has one sign.
+EXCEEDS = {
+    ("mean/std 1", "planes", np.float64): "dweight 4.6",
+    ("heavy tails", "columns", np.float64): "dweight 4.01",
+    ("±1e30", "planes", np.float64): "dinput 4.2",
+    ("subnormals", "columns", np.float64): "eps below the squares of subnormals is lost",
+    ("subnormals", "planes", np.float64): "eps below the squares of subnormals is lost",
+    ("rows", "one sign", np.float64): "dinput 4.3",
+    ("columns", "one sign", np.float32): "dweight 17",
+    ("columns", "one sign", np.float64): "dweight 26",
+    ("columns", "constant", np.float32): "dweight 72",
+    ("columns", "constant", np.float64): "dweight 20",
+    ("columns", "zeros and ones", np.float32): "dweight 14",
+    ("columns", "zeros and ones", np.float64): "dweight 17",
+}
+
+
+def may_exceed(request, *case):
+    if case in EXCEEDS:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=f"{EXCEEDS[case]} units"))
+
+
+def needs_resolution(dtype):
+    if dtype == np.float64 and not ref.RESOLVES_FLOAT64:
+        pytest.skip("long double is double here: no oracle for float64")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_within_four_units(family, layout, dtype, request):
+    needs_resolution(dtype)
+    may_exceed(request, family, layout, dtype)
+    rng = generator(family, layout)
+    bad = {}
+    for rows, n in ((4, 2), (3, 3), (5, 17), (3, 64), (65, 65), (9, 130), (2, 1025), (2, 5000)):
+        x = data(family, rng, rows, n, dtype)
+        bad |= excess(layout, x, FAMILIES[family][1], rng)
+    assert not bad
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["rows", "columns", "planes"])
+@pytest.mark.parametrize("family", LARGE_FAMILIES)
+def test_groups_of_a_million(family, layout, dtype):
+    needs_resolution(dtype)
+    rng = generator(family, layout)
+    n = 2**20 if layout == "rows" else 2**18
+    assert not excess(layout, data(family, rng, 1, n, dtype), FAMILIES[family][1], rng)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize(("layout", "rows", "n"), [("rows", 100_000, 3), ("rms", 20_011, 8), ("columns", 3, 100_003)])
+def test_sums_over_a_hundred_thousand_rows(layout, rows, n, gradient, dtype, request):
+    needs_resolution(dtype)
+    may_exceed(request, layout, gradient, dtype)
+    rng = generator(layout, gradient)
+    assert not excess(layout, data("zeros and ones", rng, rows, n, dtype), 1e-5, rng, gradient)
+    assert not excess(layout, data("±0.1", rng, rows, n, dtype), 1e-5, rng, gradient)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_upstream_gradient(layout, dtype):
+    needs_resolution(dtype)
+    rng = generator(layout)
+    bad = {}
+    for gradient in GRADIENTS:
+        for rows, n in ((8, 33), (3, 1536), (300, 7)):
+            bad |= excess(layout, data("mean/std 1", rng, rows, n, dtype), 1e-5, rng, gradient)
+    assert not bad
+
+
+# ---- exact statements ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [k for k in LAYOUTS if k != "rms"])
+def test_a_constant_group_is_exactly_bias(layout, dtype):
+    rng = generator(layout)
+    largest = float(np.finfo(dtype).max)
+    constants = [0.0, 0.1, -1 / 3, 1e-30, 1e30, largest, -largest, float(np.finfo(dtype).smallest_subnormal)]
+    for n in (2, 3, 64, 97, 1025, 4096):
+        x = np.repeat(np.array(constants, dtype)[:, None], n, axis=1)
+        image, view, op, channels = LAYOUTS[layout](x)
+        weight, bias = rng.standard_normal((2, *channels)).astype(dtype)
+        for eps in (1e-5, 1e-30):
+            y, _ = call(op, image, view, weight, bias, eps)
+            expected = np.broadcast_to(bias.reshape(view.affine), view.shape).reshape(y.shape)
+            np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_constant_row_without_eps_is_exactly_bias(dtype):
+    x = np.repeat(np.array([0, 0.1, 1e30, -7], dtype)[:, None], 130, axis=1)
+    bias = generator().standard_normal(130).astype(dtype)
+    np.testing.assert_array_equal(F.layer_norm(x, 130, None, bias, 0.0), np.broadcast_to(bias, x.shape))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_not_a_number_spoils_its_own_group_only(poison, layout, dtype):
+    rng = generator(layout)
+    for rows, n in ((5, 70), (67, 12)):
+        clean = rng.standard_normal((rows, n)).astype(dtype)
+        spoiled = clean.copy()
+        spoiled[2, 5] = poison
+        results = []
+        for x in (clean, spoiled):
+            image, view, op, _ = LAYOUTS[layout](x)
+            dy = generator("dy").standard_normal(image.shape).astype(dtype)
+            y, context = call(op, image, view, None, None, 1e-5)
+            dx = getattr(F, f"{op}_backward")(dy, context)[0]
+            results.append((y, dx))
+        group = LAYOUTS[layout](np.repeat(np.arange(rows) == 2, n).reshape(rows, n).astype(dtype))[0] == 1
+        for good, bad in zip(*results):
+            np.testing.assert_array_equal(good[~group], bad[~group])
+        y, dx = results[1]
+        assert np.isnan(y[group]).any()
+        if layout != "rms" or np.isnan(poison):
+            assert np.isnan(y[group]).all()
+        assert not np.isfinite(dx[group]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_scaling_by_a_power_of_two_commutes(layout, dtype):
+    rng = generator(layout)
+    powers = (1, -3, 20, -20, 50, -50, 80, -80) + ((500, -500) if dtype == np.float64 else ())
+    for rows, n in ((3, 65), (4, 1030)):
+        x = (3 + rng.standard_normal((rows, n))).astype(dtype)
+        outputs = []
+        for power in (0, *powers):
+            eps = 1e-5 * 4.0**power
+            if eps == 0 or not np.isfinite(eps):
+                continue
+            image, view, op, _ = LAYOUTS[layout](np.ldexp(x, power))
+            dy = generator("dy").standard_normal(image.shape).astype(dtype)
+            y, context = call(op, image, view, None, None, eps)
+            dx = getattr(F, f"{op}_backward")(dy, context)[0]
+            outputs.append((power, y, np.ldexp(dx, power)))
+        for power, y, dx in outputs[1:]:
+            np.testing.assert_array_equal(y, outputs[0][1], err_msg=f"y at 2**{power}")
+            np.testing.assert_array_equal(dx, outputs[0][2], err_msg=f"dinput at 2**{power}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("op", ["layer_norm", "rms_norm"])
+def test_a_row_does_not_depend_on_its_neighbours(op, dtype):
+    rng = generator(op)
+    for n in (1, 3, 64, 100, 1030):
+        x, dy = rng.standard_normal((2, 19, n)).astype(dtype)
+        y, context = getattr(F, f"{op}_forward")(x, n)
+        dx = getattr(F, f"{op}_backward")(dy, context)[0]
+        for k in (0, 7, 8, 18):
+            alone, context = getattr(F, f"{op}_forward")(x[k : k + 1], n)
+            np.testing.assert_array_equal(alone[0], y[k])
+            np.testing.assert_array_equal(getattr(F, f"{op}_backward")(dy[k : k + 1], context)[0][0], dx[k])
