@@ -16,6 +16,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from fastnn._kernels._runtime import cpu_level, get_thread_limit, has_openmp, seal_threads, set_thread_limit
+from fastnn._kernels._streams import StreamCounter
 from fastnn._kernels._tensors import TensorTable
 
 # Build → the least CPU level that runs it; best first.

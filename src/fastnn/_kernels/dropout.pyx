@@ -11,7 +11,8 @@ Design
   (D) Plain dropout has no shift and fills with zero: the same body inlined with these constants, so that selection
       and product are one instruction; alpha dropout needs both.
   (E) The products go through a local array: neither in place nor out of place need the compiler look for overlaps.
-  (F) One mask over several axes (broadcast) is a small 0/1 array drawn by this same kernel from ones and then applied
+  (F) Large results, unless in place, bypass the caches: a run is made in a buffer and streamed out.
+  (G) One mask over several axes (broadcast) is a small 0/1 array drawn by this same kernel from ones and then applied
       along lines, each of which has either one mask value or one for each element.
 """
 
@@ -20,15 +21,17 @@ from cython cimport floating
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels._streams cimport StreamCounter
+from fastnn._kernels.gate cimport like, regular, same_form, shifted
+from fastnn._kernels.streaming cimport STREAM_BYTES, stream_copy, stream_end
 from fastnn._kernels.threefry cimport (
     CHUNK, LANES, PLANE_MAIN, PLANE_TIES, ROUNDS, Key, draw_chunk, inlined, stream_key, threefry4x32
 )
 
 cnp.import_array()
 
-__all__ = ["apply_mask", "dropout", "ready"]
+__all__ = ["apply_mask", "draw_dropout", "dropout", "ready"]
 
 cdef enum:
     GROUP = 128  # elements decided by one chunk
@@ -49,6 +52,7 @@ ctypedef struct Dropout:
     int32_t upper, lower  # the first 16 bits of p as the two halves of a word are compared with them
     uint32_t both  # and as both halves look at a tie
     uint64_t rest  # the next 48 bits of p
+    bint streamed  # whether y bypasses the caches
     Rule rule
 
 
@@ -117,30 +121,40 @@ cdef inline inlined drop_block(
     cdef Dropout d = shared[0]  # a copy that no store into y can change
     cdef uint32_t ties[RUN * LANES]
     cdef uint32_t tie
-    cdef floating buffer[GROUP]
-    cdef Py_ssize_t group, full, last, left, part, run
+    cdef floating results[RUN * GROUP]
+    cdef floating tail[GROUP]
+    cdef floating* target
+    cdef Py_ssize_t group, full, left, part, run, n
     cdef int i
     for part in range(BLOCK // RUN):
         run = block * BLOCK + part * RUN
-        full = min(d.size // GROUP, run + RUN)
-        last = min((d.size + GROUP - 1) // GROUP, run + RUN)
+        n = min(d.size - run * GROUP, <Py_ssize_t>(RUN * GROUP))
+        if n <= 0:
+            break
+        full = run + n // GROUP
+        left = n % GROUP
+        target = &results[0] if d.streamed else y + run * GROUP
         memset(ties, 0, sizeof(ties))
         for group in range(run, full):  # no calls inside: they would spill every vector register
             drop_group(
-                y + group * GROUP, x + group * GROUP, ties + (group - run) * LANES, &d, d.first + group, affine
+                target + (group - run) * GROUP, x + group * GROUP, ties + (group - run) * LANES, &d, d.first + group,
+                affine
             )
-        for group in range(max(full, run), last):
-            left = d.size - group * GROUP
-            memcpy(buffer, x + group * GROUP, left * sizeof(floating))
-            drop_group(buffer, buffer, ties + (group - run) * LANES, &d, d.first + group, affine)
-            memcpy(y + group * GROUP, buffer, left * sizeof(floating))
+        if left > 0:
+            memcpy(tail, x + full * GROUP, left * sizeof(floating))
+            drop_group(tail, tail, ties + (full - run) * LANES, &d, d.first + full, affine)
+            memcpy(target + (full - run) * GROUP, tail, left * sizeof(floating))
         tie = 0
         for i in range(RUN * LANES):
             tie |= ties[i]
         if tie & TIE and d.rest:
-            for group in range(run, last):
-                left = d.size - group * GROUP
-                settle_group(y + group * GROUP, min(left, <Py_ssize_t>GROUP), shared, d.first + group)
+            for group in range(run, full):
+                settle_group(target + (group - run) * GROUP, GROUP, shared, d.first + group)
+            settle_group(target + (full - run) * GROUP, left, shared, d.first + full)
+        if d.streamed:
+            stream_copy(y + run * GROUP, results, n * sizeof(floating))
+    if d.streamed:
+        stream_end()
 
 
 cdef void drop_task_float(void* arguments, Py_ssize_t block) noexcept nogil:
@@ -159,57 +173,86 @@ cdef void drop_task_double(void* arguments, Py_ssize_t block) noexcept nogil:
         drop_block(<double*>d.y, <const double*>d.x, d, block, True)
 
 
-# Whether the kernels may read this array as it is.
-cdef inline bint usable(object x) noexcept:
-    return type(x) is cnp.ndarray and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x) and (
-        cnp.PyArray_TYPE(<cnp.ndarray>x) == cnp.NPY_FLOAT32 or cnp.PyArray_TYPE(<cnp.ndarray>x) == cnp.NPY_FLOAT64)
+# Whether results for x may be written straight into `out`.
+cdef inline bint direct(cnp.ndarray x, object out) noexcept:
+    return same_form(x, out) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and not shifted(x, <cnp.ndarray>out)
 
 
 # A new array for the result, or `out` where it is given and fits.
-cdef inline cnp.ndarray result(cnp.ndarray x, object out):
+cdef inline cnp.ndarray output(cnp.ndarray x, object out):
     if out is None:
-        return empty(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x))
-    if not (usable(out) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and cnp.PyArray_SAMESHAPE(x, <cnp.ndarray>out)
-            and cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(<cnp.ndarray>out)):
-        raise ValueError("out must be a writeable C-contiguous array like the input")
+        return like(x)
+    if not direct(x, out):
+        raise ValueError("out must be a writeable array like the input, which it may be but not partly overlap")
     return out
 
 
 def ready(object x):
     """Whether `dropout` takes this as it is: then it need not pass the array gate."""
-    return usable(x)
+    return regular(x)
 
 
-def dropout(cnp.ndarray x, double p, double scale, uint64_t seed, uint64_t stream, object out=None,
-            double shift=-0.0, double fill=0.0, uint64_t first=0):
-    """kept ? scale·x + shift : fill, from group `first` of the stream's mask; p = 1 gives zeros."""
-    if not usable(x):
-        raise TypeError("x must be a C-contiguous array of float32 or float64")
-    cdef cnp.ndarray y = result(x, out)
+cdef cnp.ndarray run(
+    cnp.ndarray x, double p, const Rule* rule, uint64_t seed, uint64_t stream, uint64_t first, object out
+):
+    cdef cnp.ndarray y = output(x, out)
     cdef Dropout d
+    if p >= 1:
+        memset(cnp.PyArray_DATA(y), 0, cnp.PyArray_NBYTES(y))
+        return y
     d.x = cnp.PyArray_DATA(x)
     d.y = cnp.PyArray_DATA(y)
     d.size = cnp.PyArray_SIZE(x)
     d.key = stream_key(seed, stream)
     d.first = first
-    if p >= 1:
-        memset(d.y, 0, cnp.PyArray_NBYTES(y))
-        return y
     d.lower = <int32_t>(p * 65536.0)
     d.upper = (d.lower - 32768) * 65536
     d.both = <uint32_t>d.upper | <uint32_t>d.lower
     d.rest = <uint64_t>((p * 65536.0 - d.lower) * 281474976710656.0)  # all exact: powers of two
-    d.rule.scale = scale
-    d.rule.shift = shift
-    d.rule.fill = fill
+    d.rule = rule[0]
+    d.streamed = d.x != d.y and cnp.PyArray_NBYTES(y) >= STREAM_BYTES
     cdef Py_ssize_t blocks = (d.size + BLOCK * GROUP - 1) // (BLOCK * GROUP)
     cdef double work = 2.0 * cnp.PyArray_NBYTES(x)
+    if blocks == 1:  # shorter than handing over the interpreter's lock
+        if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
+            drop_task_float(&d, 0)
+        else:
+            drop_task_double(&d, 0)
+        return y
     with nogil:
         if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
             parallel_for(drop_task_float, &d, blocks, work)
         else:
             parallel_for(drop_task_double, &d, blocks, work)
     return y
+
+
+def dropout(cnp.ndarray x, double p, double scale, uint64_t seed, uint64_t stream, object out=None,
+            double shift=-0.0, double fill=0.0, uint64_t first=0):
+    """kept ? scale·x + shift : fill, from group `first` of the stream's mask; p = 1 gives zeros."""
+    if not regular(x):
+        raise TypeError("x must be a C-contiguous array of float32 or float64")
+    cdef Rule rule = Rule(scale, shift, fill)
+    return run(x, p, &rule, seed, stream, first, out)
+
+
+def draw_dropout(object x, object p, str mode, object source, object out=None):
+    """The quick way for small arrays: `dropout` with the next stream of `source` and the scale that `mode` asks for.
+
+    Returns (result, seed, stream, scale); None, and nothing taken, for whatever needs checks or conversions first.
+    """
+    if not (regular(x) and type(p) is float and 0.0 <= <double>p <= 1.0 and isinstance(source, StreamCounter)):
+        return None
+    if out is not None and not direct(<cnp.ndarray>x, out):
+        return None
+    cdef Rule rule = Rule(1.0, -0.0, 0.0)
+    if mode == "inverted":
+        rule.scale = 1.0 / (1.0 - <double>p) if <double>p < 1.0 else 0.0
+    elif mode != "classic":
+        return None
+    cdef uint64_t stream = (<StreamCounter>source).next()
+    y = run(<cnp.ndarray>x, p, &rule, (<StreamCounter>source)._seed, stream, 0, out)
+    return y, (<StreamCounter>source)._seed, stream, rule.scale
 
 
 # -- one mask value for many elements ----------------------------------------------------------------------------------
@@ -286,11 +329,11 @@ cdef void broadcast_task_double(void* arguments, Py_ssize_t block) noexcept nogi
 def apply_mask(cnp.ndarray x, cnp.ndarray mask, Py_ssize_t repeats, Py_ssize_t inner, double scale, object out=None,
                double shift=-0.0, double fill=0.0):
     """mask ≠ 0 ? scale·x + shift : fill, where x is (outer, repeats, middle, inner) and mask (outer, middle)."""
-    if mask.ndim != 2 or not (usable(x) and usable(mask)) or cnp.PyArray_TYPE(mask) != cnp.PyArray_TYPE(x):
+    if mask.ndim != 2 or not (regular(x) and regular(mask)) or cnp.PyArray_TYPE(mask) != cnp.PyArray_TYPE(x):
         raise ValueError("mask must be a matrix of x's dtype, both C-contiguous")
     if cnp.PyArray_SIZE(mask) * repeats * inner != cnp.PyArray_SIZE(x):
         raise ValueError(f"mask {mask.size} x repeats {repeats} x inner {inner} must be x's size, got {x.size}")
-    cdef cnp.ndarray y = result(x, out)
+    cdef cnp.ndarray y = output(x, out)
     cdef Broadcast b
     cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
     if size == 0:

@@ -4,7 +4,6 @@ Design
   (A) A stream is (seed, stream number); an array takes one stream from its start, so element i depends on (seed,
       stream, i) alone: not on threads, not on the array's size.
   (B) A task fills a fixed number of chunks; a chunk cut by the end of the array goes through a buffer.
-  (C) Streams are handed out by one atomic addition, so threads may share a generator and never get the same stream.
 """
 
 cimport numpy as cnp
@@ -20,19 +19,7 @@ from fastnn._kernels.threefry cimport (
 
 cnp.import_array()
 
-__all__ = ["StreamCounter", "fill_normal", "fill_uniform", "fill_words", "permutation", "threefry4x32"]
-
-cdef extern from *:
-    """
-    #include <stdint.h>
-    #if defined(_MSC_VER)
-      #include <intrin.h>
-      #define FASTNN_NEXT(p) ((uint64_t)_InterlockedExchangeAdd64((volatile __int64*)(p), 1))
-    #else
-      #define FASTNN_NEXT(p) __atomic_fetch_add((p), (uint64_t)1, __ATOMIC_RELAXED)
-    #endif
-    """
-    uint64_t FASTNN_NEXT(uint64_t* p) noexcept nogil
+__all__ = ["fill_normal", "fill_uniform", "fill_words", "permutation", "threefry4x32"]
 
 cdef enum:
     BLOCK = 64  # chunks to a task: 4096 words
@@ -46,32 +33,6 @@ ctypedef struct Fill:
     Py_ssize_t size
     Key key
     double a, b
-
-
-cdef class StreamCounter:
-    """A seed and the number of its next stream; `take` hands the streams out, one to each draw."""
-
-    cdef uint64_t _seed, _stream
-
-    def __cinit__(self, *args, **kwargs):
-        self._seed = self._stream = 0
-
-    @property
-    def seed(self):
-        return self._seed
-
-    @property
-    def stream(self):
-        """The number of the stream that the next draw will use."""
-        return self._stream
-
-    def take(self):
-        """The next stream's number, never given to anybody else."""
-        return FASTNN_NEXT(&self._stream)
-
-    def _set(self, uint64_t seed, uint64_t stream):
-        self._seed = seed
-        self._stream = stream
 
 
 cdef Fill new_fill(cnp.ndarray out, uint64_t seed, uint64_t stream) except *:

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import _arrays, _kernels
-from fastnn import random as _random
-from fastnn.random import Generator
+from fastnn.random import Generator, default_generator
 
 __all__ = [
     "alpha_dropout",
@@ -131,10 +130,14 @@ def dropout(
     >>> F.dropout(x, training=False) is x
     True
     """
+    if training and broadcast_axes == ():
+        drawn = _kernels.draw_dropout(input, p, mode, default_generator() if generator is None else generator, out)
+        if drawn is not None:
+            return drawn[0]
     p, scale = check_rule(p, training, mode)
     if not training:
         return _scaled(input, scale, out)
-    return _dropped(input, p, scale, _source(generator), broadcast_axes, out)[0]
+    return _dropped(input, p, scale, generator, broadcast_axes, out)[0]
 
 
 def dropout_forward(
@@ -157,12 +160,16 @@ def dropout_forward(
     >>> bool((F.dropout_backward(x, ctx) == y).all())
     True
     """
+    if training and broadcast_axes == ():
+        drawn = _kernels.draw_dropout(input, p, mode, default_generator() if generator is None else generator, out)
+        if drawn is not None:
+            y, seed, stream, scale = drawn
+            return y, DropoutContext(seed, stream, p, scale, (), y.shape, y.dtype)
     p, scale = check_rule(p, training, mode)
     if not training:
         return _in_evaluation(input, scale, out)
-    source = _source(generator)
-    y, axes, stream = _dropped(input, p, scale, source, broadcast_axes, out)
-    return y, DropoutContext(source.seed, stream, p, scale, axes, y.shape, y.dtype)
+    y, seed, stream, axes = _dropped(input, p, scale, generator, broadcast_axes, out)
+    return y, DropoutContext(seed, stream, p, scale, axes, y.shape, y.dtype)
 
 
 def dropout_backward(dy: Array, ctx: DropoutContext) -> Array:
@@ -375,11 +382,10 @@ def alpha_dropout_forward(
     p = check_probability(p)
     if not training:
         return _in_evaluation(input, 1.0, out)
-    source = _source(generator)
     a = ((1 - p) * (1 + p * SELU_FLOOR**2)) ** -0.5 if p < 1 else 0.0
     b = -a * p * SELU_FLOOR
-    y, axes, stream = _dropped(input, p, a, source, (), out, b, a * SELU_FLOOR + b)
-    return y, DropoutContext(source.seed, stream, p, a, axes, y.shape, y.dtype)
+    y, seed, stream, _ = _dropped(input, p, a, generator, (), out, b, a * SELU_FLOOR + b)
+    return y, DropoutContext(seed, stream, p, a, (), y.shape, y.dtype)
 
 
 def alpha_dropout_backward(dy: Array, ctx: DropoutContext) -> Array:
@@ -584,7 +590,7 @@ def check_sigma(sigma: float) -> float:
 
 def _source(generator: Generator | None) -> Generator:
     if generator is None:
-        return _random.default_generator()
+        return default_generator()
     if not isinstance(generator, Generator):
         raise TypeError(f"generator must be a fastnn.Generator or None, got {type(generator).__name__}")
     return generator
@@ -607,7 +613,11 @@ def _all_but_first(input: Array) -> tuple[int, ...]:
 
 
 def _gradient(dy: Array, ctx: DropoutContext | NoiseContext) -> Array:
-    array = _arrays.floating(dy, "dy", ctx.dtype)
+    array = (
+        dy
+        if dy.__class__ is np.ndarray and _kernels.ready(dy) and dy.dtype == ctx.dtype
+        else _arrays.floating(dy, "dy", ctx.dtype)
+    )
     if array.shape != ctx.shape:
         raise ValueError(f"dy must have the result's shape {ctx.shape}, got {array.shape}")
     return array
@@ -620,19 +630,20 @@ def _dropped(
     input: Array,
     p: float,
     scale: float,
-    source: Generator,
+    generator: Generator | None,
     broadcast_axes: int | Sequence[int],
     out: Array | None,
     shift: float = -0.0,
     fill: float = 0.0,
-) -> tuple[Array, tuple[int, ...], int]:
-    """The result, the axes from 0, and the stream taken; it is taken when nothing can fail any more."""
-    x = input if _kernels.ready(input) else _arrays.floating(input, "input")
-    axes = _axes(broadcast_axes, x.ndim) if broadcast_axes != () else ()
+) -> tuple[Array, int, int, tuple[int, ...]]:
+    """The result, seed and stream, and the axes from 0; a stream is taken only when nothing can fail any more."""
+    source = _source(generator)
+    x = _arrays.floating(input, "input")
+    axes = _axes(broadcast_axes, x.ndim)
     if out is not None:
         _arrays.check_out(out, x.shape, x.dtype)
-    stream = source.take()
-    return _apply(x, p, scale, source.seed, stream, axes, out, shift, fill), axes, stream
+    seed, stream = source.seed, source.take()
+    return _apply(x, p, scale, seed, stream, axes, out, shift, fill), seed, stream, axes
 
 
 def _apply(
