@@ -13,6 +13,7 @@ import fastnn.functional as F
 from fastnn import _kernels
 
 mpmath.mp.prec = 140
+FUSED = _kernels.ISA != "x86_64_v2"  # whether the build in use has fused multiply-adds
 ONE = mpmath.mpf(1)
 
 
@@ -81,6 +82,8 @@ def test_value_and_slope(name, dtype):
         exact = mpmath.mpf(float(at))
         true, true_slope = value(exact), slope(exact)
         unit = np.spacing(max(dtype(abs(float(true))), smallest))
+        if not FUSED and "gelu" in name:  # the exponent, x²/2 or about 1.6·x + 0.07·x³, keeps its rounding error
+            unit *= max(1, float(at) ** 2, abs(float(at)) ** 3 / 10)
         if abs(true) > 1e5 * smallest:  # below, a factor may be subnormal and short of digits
             assert abs(float(mine) - true) <= units * unit, at
         assert abs(float(mine_slope) - true_slope) <= slope_units * np.finfo(dtype).eps * max(1, abs(true_slope)), at

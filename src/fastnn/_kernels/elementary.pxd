@@ -89,9 +89,9 @@ cdef inline floating nearest_integer(floating x) noexcept nogil:
 
 
 cdef inline floating minus_ln2_times(floating n, floating x) noexcept nogil:
-    """x − n·ln(2), ln(2) in two parts."""
+    """x − n·ln(2), ln(2) in two parts: n times the first is exact without a fused multiply-add, too."""
     if floating is float:
-        return fmaf(n, <float>1.4324162e-6, fmaf(n, <float>-0.693148613, x))
+        return fmaf(n, <float>2.12194440e-4, fmaf(n, <float>-0.693359375, x))
     else:
         return fma(n, -1.9082149292705877e-10, fma(n, -0.6931471803691238, x))
 
