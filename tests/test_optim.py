@@ -218,6 +218,13 @@ def test_groups_have_their_own_options():
     assert np.all(b.data == 1.5)
 
 
+def test_a_group_may_be_empty():
+    p = fastnn.Parameter(np.ones(3))
+    p.grad[...] = 1.0
+    fastnn.SGD([{"params": []}, {"params": [p]}, {"params": []}], lr=0.5, momentum=0.9).step()
+    assert np.all(p.data == 0.5)
+
+
 def test_hyper_parameters_follow_schedules():
     p = fastnn.Parameter(np.array([8.0]))
     seen = []

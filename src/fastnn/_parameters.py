@@ -75,6 +75,12 @@ def table(parameters: list[Parameter], names: list[str], groups: list[int], by_r
     return _kernels.TensorTable(parameters, [f"parameter {name}" for name in names], groups, by_rows)
 
 
+def table_of(params: Parameters, by_rows: bool = False) -> _kernels.TensorTable:
+    """The table of one call's parameters, as one group."""
+    parameters, names = collect(params)
+    return table(parameters, labels(names), [0] * len(parameters), by_rows)
+
+
 def number(value: Any, name: str, least: float = 0.0) -> float:
     """`value` as a finite float of at least `least`; one-element arrays and tensors count as numbers."""
     array = np.asarray(value)

@@ -8,18 +8,10 @@ from typing import Any
 import numpy as np
 
 from fastnn import _kernels
-from fastnn._parameters import Array, Parameters, collect, is_parameter, labels, number, table
+from fastnn._parameters import Array, Parameters, collect, is_parameter, labels, number, table, table_of
 from fastnn.random import Generator, as_generator
 
 __all__ = ["SGD", "L2Ball", "MaxRowNorm", "add_gradient_noise", "clip_grad_norm", "l2_penalty"]
-
-# A number, or a schedule: any callable of the step.
-Hyper = float | Callable[[int], Any]
-
-
-def _table(params: Parameters, by_rows: bool = False) -> _kernels.TensorTable:
-    parameters, names = collect(params)
-    return table(parameters, labels(names), [0] * len(parameters), by_rows)
 
 
 # ---- constraints ---------------------------------------------------------------------------------------------------
@@ -58,7 +50,7 @@ class L2Ball:
 
     def project(self, params: Parameters) -> None:
         """Project `params`, all together, in place."""
-        _kernels.project_ball(_table(params), math.sqrt(self.h))
+        _kernels.project_ball(table_of(params), math.sqrt(self.h))
 
 
 @dataclass(frozen=True)
@@ -100,7 +92,7 @@ class MaxRowNorm:
 
     def project(self, params: Parameters) -> None:
         """Project every row of `params` in place."""
-        _kernels.project_rows(_table(params, by_rows=True), self.c)
+        _kernels.project_rows(table_of(params, by_rows=True), self.c)
 
 
 # ---- functions -----------------------------------------------------------------------------------------------------
@@ -133,7 +125,7 @@ def clip_grad_norm(params: Parameters, max_norm: float) -> float:
     >>> p.grad.round(5)
     array([0.6, 0.8])
     """
-    return _kernels.clip_gradients(_table(params), number(max_norm, "max_norm"))
+    return _kernels.clip_gradients(table_of(params), number(max_norm, "max_norm"))
 
 
 def l2_penalty(params: Parameters, weight_decay: float) -> float:
@@ -161,7 +153,7 @@ def l2_penalty(params: Parameters, weight_decay: float) -> float:
     1.25
     """
     parameters, _ = collect(params)
-    norm = _kernels.parameter_norm(_table([p for p in parameters if p.decay]))
+    norm = _kernels.parameter_norm(table_of([p for p in parameters if p.decay]))
     return 0.5 * number(weight_decay, "weight_decay") * norm * norm
 
 
@@ -205,6 +197,9 @@ def add_gradient_noise(
 
 
 # ---- SGD -----------------------------------------------------------------------------------------------------------
+
+# A number, or a schedule: any callable of the step.
+Hyper = float | Callable[[int], Any]
 
 
 def _hyper(value: Any, name: str) -> Hyper:

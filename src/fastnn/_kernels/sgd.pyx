@@ -215,8 +215,8 @@ def sgd_step(TensorTable table, list groups, double clip_norm, bint skip_nonfini
     cdef Py_ssize_t i
     cdef double lr, momentum, keep, weight_decay, norm, factor = 1
     cdef bint buffered, nesterov, maximize, decoupled, skipped = False
-    if len(groups) != table.groups:
-        raise ValueError(f"groups must have {table.groups} entries, got {len(groups)}")
+    if len(groups) < table.groups:
+        raise ValueError(f"groups must have at least {table.groups} entries, got {len(groups)}")
     table.refresh(True, False)
     step.table, step.row_norm, step.squares = table.table, row_norm, radius < INFINITY
     step.groups = <Group*>calloc(table.groups + 1, sizeof(Group))
