@@ -1,10 +1,8 @@
 """The training loop: shuffled minibatches, accumulation, evaluation, a history of plain arrays, exact resumption."""
 
-import functools
 import itertools
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn._bar import Bar
+from fastnn._losses import Companions, companions
 from fastnn._run import History, Position, Recorder, Run, generators
 from fastnn.gradients import GradientAccumulator
 from fastnn.layers.base import Layer
@@ -80,28 +79,6 @@ class Event(NamedTuple):
     training: Evaluation = _NOT_ASKED
     validation: Evaluation = _NOT_ASKED
     epoch_done: bool = False
-
-
-class _Loss(NamedTuple):
-    forward: Callable[[Array, Array], tuple[Any, Any]]
-    backward: Callable[[float, Any], Any]
-
-
-def _loss(loss: Any) -> _Loss:
-    """The forward and backward companions of a loss function, or a pair of functions as it is."""
-    if isinstance(loss, tuple) and len(loss) == 2:
-        return _Loss(*loss)
-    function = loss.func if isinstance(loss, functools.partial) else loss
-    module, name = sys.modules.get(getattr(function, "__module__", "")), getattr(function, "__name__", "")
-    forward, backward = getattr(module, f"{name}_forward", None), getattr(module, f"{name}_backward", None)
-    if forward is None or backward is None:
-        raise TypeError(
-            "loss must be a function with companions <name>_forward and <name>_backward in its module, a partial of "
-            f"one, or a pair (forward, backward), got {loss!r}"
-        )
-    if isinstance(loss, functools.partial):
-        forward = functools.partial(forward, *loss.args, **loss.keywords)
-    return _Loss(forward, backward)
 
 
 def _check_data(data: Any, name: str) -> Data:
@@ -185,7 +162,7 @@ def evaluate(model: Layer, loss: Any, data: Data, batch_size: int = 256) -> Eval
     >>> fastnn.train.evaluate(fastnn.Sequential(), F.cross_entropy, (x, y))
     Evaluation(loss=0.5514..., accuracy=1.0)
     """
-    forward = _loss(loss).forward
+    forward = companions(loss).forward
     x, y = _check_data(data, "data")
     total, correct = 0.0, 0.0
     for part, output in _outputs(model, x, batch_size):
@@ -312,7 +289,7 @@ def fit(
     >>> history.loss.shape
     (300,)
     """
-    pair = _loss(loss)
+    pair = companions(loss)
     x, y = _check_data(data, "data")
     held_out = None if validation is None else _check_data(validation, "validation")
     batch_size, accumulation = _check_count(batch_size, "batch_size"), _check_count(accumulation, "accumulation")
@@ -373,7 +350,7 @@ def fit(
 
 def _gradient(
     model: Layer,
-    loss: _Loss,
+    loss: Companions,
     accumulator: GradientAccumulator,
     x: Array,
     y: Array,
