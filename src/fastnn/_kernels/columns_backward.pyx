@@ -203,10 +203,10 @@ cdef inline void close_outer(Backward* p, Py_ssize_t outer, floating* parameters
             totals[columns + j] = lane_total(&p.layout, SUMS, p.sums, outer, j, 2)
             if inner == 1 and mask == NULL and p.centered and not p.constant:
                 # over a whole group Σx̂ = 0: design (E) of rows_backward
-                totals[columns + j].h -= totals[j].h / n * lane_total(&p.layout, SUMS, p.sums, outer, j, 4).h
+                totals[columns + j].high -= totals[j].high / n * lane_total(&p.layout, SUMS, p.sums, outer, j, 4).high
             w = weight[j] if weight != NULL else 1
-            sum_g += w * totals[j].h
-            sum_gx += w * totals[columns + j].h
+            sum_g += w * totals[j].high
+            sum_gx += w * totals[columns + j].high
         means = means_of(sum_g, sum_gx, n, p.centered, p.constant)
         for j in range(s * inner, (s + 1) * inner):
             w = weight[j] if weight != NULL else 1
@@ -348,11 +348,11 @@ cdef void reduce_columns(Backward* p) noexcept nogil:
             b = dd_add(b, p.columns[2 * outer * columns + j])
             w = dd_add(w, p.columns[(2 * outer + 1) * columns + j])
         if p.double_precision:
-            (<double*>p.dbias)[j] = b.h + b.l
-            (<double*>p.dweight)[j] = w.h + w.l
+            (<double*>p.dbias)[j] = b.high + b.low
+            (<double*>p.dweight)[j] = w.high + w.low
         else:
-            (<float*>p.dbias)[j] = <float>(b.h + b.l)
-            (<float*>p.dweight)[j] = <float>(w.h + w.l)
+            (<float*>p.dbias)[j] = <float>(b.high + b.low)
+            (<float*>p.dweight)[j] = <float>(w.high + w.low)
 
 
 cdef void run_backward(Backward* p) noexcept nogil:

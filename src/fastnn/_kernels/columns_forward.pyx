@@ -418,10 +418,10 @@ cdef void outer_task(void* arguments, Py_ssize_t outer) noexcept nogil:
     # all steps of one outer index
     cdef Forward* p = <Forward*>arguments
     cdef Py_ssize_t spans = p.layout.blocks * p.layout.panels
-    cdef Py_ssize_t task, attempt
+    cdef Py_ssize_t task, _attempt
     if not p.given:
         estimate_task(p, outer)
-        for attempt in range(ATTEMPTS):
+        for _attempt in range(ATTEMPTS):
             for task in range(outer * spans, (outer + 1) * spans):
                 sum_task(p, task)
             close_task(p, outer)
@@ -433,14 +433,14 @@ cdef void outer_task(void* arguments, Py_ssize_t outer) noexcept nogil:
 cdef void run_forward(Forward* p) noexcept nogil:
     cdef Py_ssize_t outer = p.layout.outer
     cdef Py_ssize_t spans = outer * p.layout.blocks * p.layout.panels
-    cdef Py_ssize_t attempt
+    cdef Py_ssize_t _attempt
     cdef double half = 1.0 * outer * p.layout.size * (8 if p.double_precision else 4)
     if outer >= 2 * team_size(outer, 2 * half) or spans == outer:
         parallel_for(outer_task, p, outer, 2 * half)
         return
     if not p.given:
         parallel_for(estimate_task, p, outer, 0)
-        for attempt in range(ATTEMPTS):
+        for _attempt in range(ATTEMPTS):
             if undecided(p):
                 parallel_for(sum_task, p, spans, half)
                 parallel_for(close_task, p, outer, 0)

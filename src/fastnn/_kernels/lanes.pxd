@@ -38,73 +38,73 @@ cdef inline floating muladd(floating a, floating b, floating c) noexcept nogil:
         return fastnn_fma(a, b, c)
 
 
-# ---- double-double: h + l with |l| ≤ ulp(h)/2 --------------------------------------------------------------------
+# ---- double-double: high + low with |low| ≤ ulp(high)/2 ------------------------------------------------------------
 
 cdef struct dd:
-    double h
-    double l
+    double high
+    double low
 
 
 cdef inline dd two_sum(double a, double b) noexcept nogil:
     cdef dd s
     cdef double t
-    s.h = a + b
-    t = s.h - a
-    s.l = (a - (s.h - t)) + (b - t)
+    s.high = a + b
+    t = s.high - a
+    s.low = (a - (s.high - t)) + (b - t)
     return s
 
 
 cdef inline dd fast_two_sum(double a, double b) noexcept nogil:
     # for |a| ≥ |b|
     cdef dd s
-    s.h = a + b
-    s.l = b - (s.h - a)
+    s.high = a + b
+    s.low = b - (s.high - a)
     return s
 
 
 cdef inline dd dd_add(dd a, dd b) noexcept nogil:
-    cdef dd s = two_sum(a.h, b.h)
-    return fast_two_sum(s.h, s.l + (a.l + b.l))
+    cdef dd s = two_sum(a.high, b.high)
+    return fast_two_sum(s.high, s.low + (a.low + b.low))
 
 
 cdef inline dd dd_product(double a, double b) noexcept nogil:
     # libm's fma: exact on every level
     cdef dd p
-    p.h = a * b
-    p.l = fma(a, b, -p.h)
+    p.high = a * b
+    p.low = fma(a, b, -p.high)
     return p
 
 
 cdef inline dd dd_scale(dd a, double b) noexcept nogil:
-    cdef dd p = dd_product(a.h, b)
-    return fast_two_sum(p.h, p.l + a.l * b)
+    cdef dd p = dd_product(a.high, b)
+    return fast_two_sum(p.high, p.low + a.low * b)
 
 
 cdef inline dd dd_square(dd a) noexcept nogil:
-    cdef dd p = dd_product(a.h, a.h)
-    return fast_two_sum(p.h, p.l + 2 * a.h * a.l)
+    cdef dd p = dd_product(a.high, a.high)
+    return fast_two_sum(p.high, p.low + 2 * a.high * a.low)
 
 
 cdef inline dd dd_divide(dd a, double n) noexcept nogil:
-    cdef double q = a.h / n
+    cdef double q = a.high / n
     cdef dd p = dd_product(q, n)
-    return fast_two_sum(q, ((a.h - p.h) - p.l + a.l) / n)
+    return fast_two_sum(q, ((a.high - p.high) - p.low + a.low) / n)
 
 
 cdef inline double dd_rsqrt(dd v) noexcept nogil:
     # 1/√v to half a unit and a little: the IEEE root and quotient, then one Newton step on the exact residual.
     # Where the residual is not finite (v = 0, inf, NaN or negative), the plain value is the answer.
-    cdef double r = 1 / sqrt(v.h)
+    cdef double r = 1 / sqrt(v.high)
     cdef dd residual = dd_scale(dd_scale(v, r), r)
-    cdef double correction = 0.5 * r * ((1 - residual.h) - residual.l)
+    cdef double correction = 0.5 * r * ((1 - residual.high) - residual.low)
     return r + correction if correction == correction else r
 
 
 # ---- running sums ------------------------------------------------------------------------------------------------
 
 cdef struct WideSum:
-    double h[WIDE]
-    double l[WIDE]
+    double high[WIDE]
+    double low[WIDE]
 
 
 cdef inline void clear(WideSum* total) noexcept nogil:
@@ -115,8 +115,8 @@ cdef inline void merge(floating* lanes, WideSum* total) noexcept nogil:
     # total += lanes, and the lanes start again from zero
     cdef Py_ssize_t i, j
     cdef double wide[LANES]
-    cdef double h[WIDE]
-    cdef double l[WIDE]
+    cdef double high[WIDE]
+    cdef double low[WIDE]
     cdef dd s
     if floating is float:
         # whole rows of registers at a time: GCC vectorises each loop by itself
@@ -125,19 +125,19 @@ cdef inline void merge(floating* lanes, WideSum* total) noexcept nogil:
         for j in range(16):
             wide[j] += wide[j + 16]
         for j in range(WIDE):
-            total.h[j] += wide[j] + wide[j + 8]
+            total.high[j] += wide[j] + wide[j + 8]
     else:
         for j in range(WIDE):
-            h[j] = total.h[j]
-            l[j] = total.l[j]
+            high[j] = total.high[j]
+            low[j] = total.low[j]
         for i in range(LANES // WIDE):
             for j in range(WIDE):
-                s = two_sum(h[j], lanes[i * WIDE + j])
-                h[j] = s.h
-                l[j] += s.l
+                s = two_sum(high[j], lanes[i * WIDE + j])
+                high[j] = s.high
+                low[j] += s.low
         for j in range(WIDE):
-            total.h[j] = h[j]
-            total.l[j] = l[j]
+            total.high[j] = high[j]
+            total.low[j] = low[j]
     for j in range(LANES):
         lanes[j] = 0
 
@@ -147,13 +147,13 @@ cdef inline dd total_of(WideSum* total, floating example) noexcept nogil:
     cdef dd s
     cdef Py_ssize_t j
     if floating is float:
-        s.h = (((total.h[0] + total.h[1]) + (total.h[2] + total.h[3]))
-               + ((total.h[4] + total.h[5]) + (total.h[6] + total.h[7])))
-        s.l = 0
+        s.high = (((total.high[0] + total.high[1]) + (total.high[2] + total.high[3]))
+                  + ((total.high[4] + total.high[5]) + (total.high[6] + total.high[7])))
+        s.low = 0
     else:
-        s = two_sum(total.h[0], total.l[0])
+        s = two_sum(total.high[0], total.low[0])
         for j in range(1, WIDE):
-            s = dd_add(s, two_sum(total.h[j], total.l[j]))
+            s = dd_add(s, two_sum(total.high[j], total.low[j]))
     return s
 
 

@@ -78,9 +78,9 @@ cdef inline Verdict close_group(
     dd s1, dd s2, double n, double eps, bint centered, floating shift, double scale, Group* group,
     Population* population,
 ) noexcept nogil:
-    # IN s1 = Σ(x·scale − shift), s2 = Σ(x·scale − shift)². Folding S1/n into the shift leaves |lo| ≤ ulp(shift)/2, so x − shift
-    # rounds like x − mean; a group of equal elements then has x − shift = 0 and lo = 0, hence y = bias exactly.
-    # A group of equal elements without eps has x̂ = 0, the limit of small eps, and no gradient.
+    # IN s1 = Σ(x·scale − shift), s2 = Σ(x·scale − shift)². Folding s1/n into the shift leaves |lo| ≤ ulp(shift)/2, so
+    # x − shift rounds like x − mean; a group of equal elements then has x − shift = 0 and lo = 0, hence y = bias
+    # exactly. Such a group without eps has x̂ = 0, the limit of small eps, and no gradient.
     cdef dd lo, variance, mean, guarded
     cdef floating folded
     cdef bint unscaled = scale == 1
@@ -93,48 +93,48 @@ cdef inline Verdict close_group(
             population.mean = population.variance = population.count = 0
         return FINAL
     if floating is float:
-        lo.h = s1.h / n if centered else 0
-        lo.l = 0
-        variance.h = s2.h / n - lo.h * lo.h
-        variance.l = 0
-        mean.h = <double>shift + lo.h
-        mean.l = 0
+        lo.high = s1.high / n if centered else 0
+        lo.low = 0
+        variance.high = s2.high / n - lo.high * lo.high
+        variance.low = 0
+        mean.high = <double>shift + lo.high
+        mean.low = 0
     else:
         lo = dd_divide(s1, n)
         if not centered:
-            lo.h = 0
-            lo.l = 0
+            lo.high = 0
+            lo.low = 0
         variance = dd_add(dd_divide(s2, n), dd_scale(dd_square(lo), -1))
-        mean = two_sum(shift, lo.h)
-        mean.l += lo.l
-    if variance.h < 0:
-        variance.h = 0
-        variance.l = 0
-    if variance.h == 0 and scale != 1 and eps > 0:
+        mean = two_sum(shift, lo.high)
+        mean.low += lo.low
+    if variance.high < 0:
+        variance.high = 0
+        variance.low = 0
+    if variance.high == 0 and scale != 1 and eps > 0:
         # only eps is left, which may not fit the unit
-        mean.h /= scale
-        mean.l /= scale
+        mean.high /= scale
+        mean.low /= scale
         scale = 1
     eps = eps * scale * scale
-    folded = <floating>mean.h
+    folded = <floating>mean.high
     group.shift = folded
     group.scale = scale
     if floating is float:
-        group.lo = mean.h - folded
-        group.rstd = 1 / sqrt(variance.h + eps) if variance.h + eps != 0 else 0
+        group.lo = mean.high - folded
+        group.rstd = 1 / sqrt(variance.high + eps) if variance.high + eps != 0 else 0
     else:
-        group.lo = (mean.h - folded) + mean.l
-        guarded = two_sum(variance.h, eps)
-        guarded.l += variance.l
-        group.rstd = dd_rsqrt(guarded) if guarded.h != 0 else 0
-    if unscaled and not in_range(s2.h / n, variance.h + eps, shift):
+        group.lo = (mean.high - folded) + mean.low
+        guarded = two_sum(variance.high, eps)
+        guarded.low += variance.low
+        group.rstd = dd_rsqrt(guarded) if guarded.high != 0 else 0
+    if unscaled and not in_range(s2.high / n, variance.high + eps, shift):
         return COLD
     group.rstd = min(group.rstd, largest)
     if population != NULL:
-        population.mean = mean.h / scale
-        population.variance = variance.h / scale / scale
+        population.mean = mean.high / scale
+        population.variance = variance.high / scale / scale
         population.count = n
-    if centered and lo.h * lo.h > 0.25 * variance.h:
+    if centered and lo.high * lo.high > 0.25 * variance.high:
         return AGAIN
     return FINAL
 

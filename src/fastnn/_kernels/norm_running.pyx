@@ -39,7 +39,7 @@ cdef void fill_groups(
 cdef void update(
     const Population* population,       # IN     (instances, channels)
     Py_ssize_t instances, Py_ssize_t channels, double momentum,
-    floating* mean, floating* variance, # INOUT  (channels)
+    floating* mean, floating* variance,  # INOUT  (channels)
 ) noexcept nogil:
     cdef Py_ssize_t c, i
     cdef double mean_sum, variance_sum

@@ -28,7 +28,9 @@ from libc.string cimport memset
 
 from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels.lanes cimport FLUSH, LANES, SINGLE, WideSum, add_to_lanes, clear, dd, dd_add, merge, muladd, total_of, two_sum
+from fastnn._kernels.lanes cimport (
+    FLUSH, LANES, SINGLE, WideSum, add_to_lanes, clear, dd, dd_add, merge, muladd, total_of, two_sum,
+)
 from fastnn._kernels.norm cimport (
     PIECE, Group, Means, Pieces, View, count_of, input_gradient, means_of, normalized, offset_of, pieces_of,
     start_of,
@@ -130,7 +132,7 @@ cdef inline Products run_products(
     cdef floating rstd = <floating>group.rstd
     cdef floating offset = offset_of(group, shift)
     cdef floating scale = <floating>group.scale
-    cdef Py_ssize_t a, i, c, quads
+    cdef Py_ssize_t _a, _c, i, quads
     cdef Py_ssize_t filled = 0
     cdef Products result
     clear(&total)
@@ -139,12 +141,12 @@ cdef inline Products run_products(
     memset(sums, 0, sizeof(sums))
     memset(products, 0, sizeof(products))
     memset(places, 0, sizeof(places))
-    for a in range(runs):
+    for _a in range(runs):
         i = 0
         while i < length:
             quads = min((FLUSH - filled) // 4, (length - i) // (4 * LANES))
             if quads > 0:
-                for c in range(quads):
+                for _c in range(quads):
                     if weight != NULL:
                         add_product_quad(
                             dy + i, x + i, weight + i, shift, rstd, offset, scale, cold, sums, products, places)
@@ -248,15 +250,15 @@ cdef inline void segmented_group(
     for k in range(p.entries):
         at = k * length
         sums = piecewise_products(p, dy + at, x + at, <const floating*>NULL, length, group)
-        sum_gx = sums.gx.h
+        sum_gx = sums.gx.high
         if p.entries == 1 and mask == NULL and p.centered and not p.constant:
             # (E): over a whole group Σx̂ = 0
-            sum_gx -= sums.g.h / n * sums.x.h
+            sum_gx -= sums.g.high / n * sums.x.high
         w = weight[k] if weight != NULL else 1
-        total_g += w * sums.g.h
+        total_g += w * sums.g.high
         total_gx += w * sum_gx
         if p.segments != NULL:
-            p.segments[2 * (g * p.entries + k)] = sums.g.h
+            p.segments[2 * (g * p.entries + k)] = sums.g.high
             p.segments[2 * (g * p.entries + k) + 1] = sum_gx
     means = means_of(total_g, total_gx, n, p.centered, p.constant)
     for a in range(p.view.reduced):
@@ -338,7 +340,7 @@ cdef inline void column_rows(
         group = p.groups + first + r * p.period
         products = piecewise_products(p, dy + start + r * stride, x + start + r * stride, weight, n, group)
         means = means_of(
-            products.g.h, products.gx.h, <double>count_of(mask + r * stride if mask != NULL else NULL, &p.view),
+            products.g.high, products.gx.high, <double>count_of(mask + r * stride if mask != NULL else NULL, &p.view),
             p.centered, p.constant)
         row = parameters + r * ROW_PARAMETERS
         row[SHIFT] = <floating>group.shift
@@ -436,15 +438,15 @@ cdef void reduce_segments(Backward* p) noexcept nogil:
     cdef Py_ssize_t total = p.period * p.entries
     cdef Py_ssize_t j, c
     cdef dd b, w, none
-    none.h = none.l = 0
+    none.high = none.low = 0
     for j in range(total):
         b = none
         w = none
         for c in range(p.view.outer * p.view.groups // p.period):
             b = dd_add(b, two_sum(p.segments[2 * (c * total + j)], 0))
             w = dd_add(w, two_sum(p.segments[2 * (c * total + j) + 1], 0))
-        put(p.dbias, j, b.h + b.l, p.double_precision)
-        put(p.dweight, j, w.h + w.l, p.double_precision)
+        put(p.dbias, j, b.high + b.low, p.double_precision)
+        put(p.dweight, j, w.high + w.low, p.double_precision)
 
 
 cdef void run_backward(Backward* p) noexcept nogil:

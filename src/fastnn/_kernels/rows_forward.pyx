@@ -22,7 +22,7 @@ from libc.math cimport sqrt
 from libc.string cimport memset
 
 from fastnn._kernels._memory cimport empty
-from fastnn._kernels._runtime cimport parallel_for, team_size
+from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.lanes cimport FLUSH, LANES, SINGLE, WideSum, clear, dd, dd_add, merge, muladd, total_of
 from fastnn._kernels.norm cimport (
     AGAIN, COLD, FINAL, PIECE, SAMPLE, SAMPLE_RUN, Group, Pieces, Population, Verdict, View, close_group, count_of,
@@ -102,7 +102,7 @@ cdef inline floating sampled_shift(
 ) noexcept nogil:
     # mean of a sample of x·scale spread over the group; in double, so exact for equal float elements
     cdef Py_ssize_t stride = view.groups * view.inner
-    cdef Py_ssize_t length, r, i
+    cdef Py_ssize_t length, _run, i
     cdef Py_ssize_t a = 0
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t count = 0
@@ -110,7 +110,7 @@ cdef inline floating sampled_shift(
     cdef double total = 0
     cdef const floating* run
     memset(lanes, 0, sizeof(lanes))
-    for r in range(sample.runs):
+    for _run in range(sample.runs):
         length = min(<Py_ssize_t>SAMPLE_RUN, view.inner - at)
         run = x + a * stride + at
         if mask != NULL:
@@ -185,18 +185,18 @@ cdef inline void piece_sums(
     cdef floating sums[LANES]
     cdef floating squares[LANES]
     cdef WideSum total, total_squares
-    cdef Py_ssize_t a, i, c, quads
+    cdef Py_ssize_t _a, _c, i, quads
     cdef Py_ssize_t filled = 0
     clear(&total)
     clear(&total_squares)
     memset(sums, 0, sizeof(sums))
     memset(squares, 0, sizeof(squares))
-    for a in range(runs):
+    for _a in range(runs):
         i = 0
         while i < length:
             quads = min((FLUSH - filled) // 4, (length - i) // (4 * LANES)) if mask == NULL else 0
             if quads > 0:
-                for c in range(quads):
+                for _c in range(quads):
                     add_quad(x + i, LANES, shift, scale, cold, sums, squares)
                     i += 4 * LANES
                 filled += 4 * quads
@@ -230,7 +230,7 @@ cdef inline void group_sums(
     cdef Py_ssize_t stride = p.view.groups * p.view.inner
     cdef Py_ssize_t piece, a, i, at, runs, length
     cdef dd t1, t2
-    s1.h = s1.l = s2.h = s2.l = 0
+    s1.high = s1.low = s2.high = s2.low = 0
     for piece in range(p.pieces.count):
         a = piece // p.pieces.parts * p.pieces.runs
         i = piece % p.pieces.parts * PIECE
@@ -266,9 +266,9 @@ cdef inline void statistics(
     cdef double scale = 1
     cdef floating shift = first_shift(p, x, mask, scale)
     cdef dd s1, s2
-    cdef Py_ssize_t attempt
+    cdef Py_ssize_t _attempt
     cdef Verdict verdict
-    for attempt in range(3):
+    for _attempt in range(3):
         group_sums(p, x, mask, shift, scale, &s1, &s2)
         verdict = close_group(s1, s2, n, p.eps, p.centered, shift, scale, group, population)
         if verdict == AGAIN:

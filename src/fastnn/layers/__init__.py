@@ -12,8 +12,9 @@ from fastnn.layers.dropout import (
     GaussianNoise,
 )
 from fastnn.layers.linear import Linear
-from fastnn.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, recalibrate
+from fastnn.layers.norm import GroupNorm, LayerNorm, RMSNorm
 from fastnn.layers.pool import AvgPool2d, MaxPool2d
+from fastnn.layers.running_norm import BatchNorm, InstanceNorm, recalibrate
 from fastnn.layers.summary import summary
 
 __all__ = [
