@@ -35,7 +35,10 @@ if chosen := os.environ.get("FASTNN_BUILD_ISA"):
 # Never -ffast-math: it reorders sums, and GCC's start-up code for it changes the importing process's FPU state.
 # -ffp-contract=off keeps fused multiply-adds where the source says fma, so that every level rounds alike.
 FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-unused-function"]
-FLAGS += ["-O1", "-g"] if DEBUG else ["-O3"]
+# Release builds carry no debug information, which the interpreter's own flags ask for: it is most of a wheel.
+FLAGS += ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
+
+STRIP = ["-Wl,--strip-all"] if sys.platform == "linux" and not DEBUG else []
 
 DIRECTIVES = {
     "language_level": 3,
@@ -74,7 +77,7 @@ def extension(name: str, source: str, flags: list[str], openmp: list[str]) -> Ex
         include_dirs=[numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=FLAGS + flags + openmp,
-        extra_link_args=openmp,
+        extra_link_args=openmp + STRIP,
         libraries=["m"],
     )
 

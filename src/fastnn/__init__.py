@@ -14,9 +14,10 @@ The map of the house, from the outside in; each part imports only what stands be
 =================  ==================================================================
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from fastnn import checkpoint, functional, gradients, init, layers, optim, random, schedules
+from fastnn import checkpoint, functional, gradients, init, layers, optim, random
 from fastnn._config import __version__, show_config
 from fastnn._threads import get_num_threads, set_num_threads
 from fastnn.checkpoint import load, load_metadata, save
@@ -58,7 +59,7 @@ from fastnn.optim import SGD
 from fastnn.random import Generator, manual_seed
 
 if TYPE_CHECKING:
-    from fastnn import train
+    from fastnn import schedules, train
 
 __all__ = [
     "ELU",
@@ -117,9 +118,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`fastnn.train` is loaded when it is first used: inference, and training loops of one's own, do without it."""
-    if name == "train":
-        import fastnn.train
-
-        return fastnn.train
+    """`fastnn.train` and `fastnn.schedules` are loaded when first used: inference does without them."""
+    if name in ("schedules", "train"):
+        return importlib.import_module(f"fastnn.{name}")
     raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
