@@ -72,6 +72,38 @@ def test_ties_are_settled():
     assert abs(dropped - ties / 2) < 4 * math.sqrt(ties / 4)
 
 
+def test_ties_at_the_end_are_settled():
+    """In a group that the end of the array cuts."""
+    p, size = 2.0**-17, 2**21
+    ends = np.flatnonzero(~mask_oracle(3, 0, size, p)) + 1
+    assert (ends % 128 != 0).any()
+    for end in ends.tolist():
+        assert F.dropout(np.ones(end, np.float32), p, generator=fastnn.Generator(3))[-1] == 0
+
+
+def test_far_positions():
+    """Beyond 2**32 blocks of random words, where the counter's second word counts on."""
+    first = (2**32 + 2**20) // 16
+    y = _kernels.dropout(np.ones(128, np.float32), 0.5, 1.0, 7, 9, first=first)
+    blocks = np.array([threefry4x32((2**20 + lane, 1, 0, 0), (7, 0, 9, 0), 13) for lane in range(16)])
+    words = blocks.T.ravel()
+    kept = np.concatenate([(words >> 16) ^ 0x8000, words & 0xFFFF]) >= 2**15
+    np.testing.assert_array_equal(y != 0, kept)
+
+
+def test_large_results_are_the_same():
+    """From 32 MB on results bypass the caches, unless they go in place; at every alignment."""
+    size = 2**23 + 1000
+    x = np.arange(size, dtype=np.float32)
+    y = F.dropout(x, 0.3, generator=fastnn.Generator(1))
+    shifted = np.full(size + 2, -1, np.float32)
+    F.dropout(x, 0.3, generator=fastnn.Generator(1), out=shifted[1:-1])
+    F.dropout(x, 0.3, generator=fastnn.Generator(1), out=x)
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(shifted[1:-1], x)
+    assert shifted[0] == shifted[-1] == -1
+
+
 @pytest.mark.parametrize("p", [1e-6, 0.1, 0.3, 0.5, 0.9, 1 - 1e-6])
 def test_probability(p):
     """The number of drops within 4 standard deviations, and no correlation between neighbours at several lags."""

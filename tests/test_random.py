@@ -204,6 +204,22 @@ def test_permutation():
             g.permutation(bad)
 
 
+def test_permutation_is_unbiased():
+    """Fisher and Yates with rejection, in Python's integers. About one seed in two rejects a word at this size."""
+    n, seed = 150_000, 13
+    words = np.empty(2 * n, np.uint32)
+    _kernels.fill_words(words, seed, 0)
+    stream = iter(words.tolist())
+    expected, rejected = list(range(n)), 0
+    for m in range(n, 1, -1):
+        while (product := next(stream) * m) % 2**32 < 2**32 % m:
+            rejected += 1
+        i = product >> 32
+        expected[m - 1], expected[i] = expected[i], expected[m - 1]
+    assert rejected > 0
+    np.testing.assert_array_equal(fastnn.Generator(seed).permutation(n), expected)
+
+
 # -- state ---------------------------------------------------------------------------------------------------------
 
 
