@@ -17,10 +17,9 @@ The map of the house, from the outside in; each part imports only what stands be
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fastnn import checkpoint, functional, gradients, init, layers, optim, random
+from fastnn import functional, gradients, init, layers, optim, random
 from fastnn._config import __version__, show_config
 from fastnn._threads import get_num_threads, set_num_threads
-from fastnn.checkpoint import load, load_metadata, save
 from fastnn.gradients import GradientAccumulator, full_gradient
 from fastnn.layers import (
     ELU,
@@ -59,7 +58,8 @@ from fastnn.optim import SGD
 from fastnn.random import Generator, manual_seed
 
 if TYPE_CHECKING:
-    from fastnn import schedules, train
+    from fastnn import checkpoint, schedules, train
+    from fastnn.checkpoint import load, load_metadata, save
 
 __all__ = [
     "ELU",
@@ -118,7 +118,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`fastnn.train` and `fastnn.schedules` are loaded when first used: inference does without them."""
-    if name in ("schedules", "train"):
+    """What many programs do without is loaded when it is first used: files, schedules and the training loop."""
+    if name in ("checkpoint", "schedules", "train"):
         return importlib.import_module(f"fastnn.{name}")
+    if name in ("load", "load_metadata", "save"):
+        return getattr(importlib.import_module("fastnn.checkpoint"), name)
     raise AttributeError(f"module 'fastnn' has no attribute {name!r}")

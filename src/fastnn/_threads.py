@@ -3,11 +3,12 @@
 import math
 import operator
 import os
-from pathlib import Path
 
 from fastnn import _kernels
 
 __all__ = ["get_num_threads", "set_num_threads"]
+
+StrPath = str | os.PathLike[str]
 
 
 def _affinity() -> int:
@@ -17,7 +18,7 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
-def _cgroup_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+def _cgroup_quota(proc: StrPath = "/proc/self/cgroup", root: StrPath = "/sys/fs/cgroup") -> float:
     """Processors' worth of CPU time that the control groups allow, `inf` without a limit.
 
     A limit on any ancestor binds, so every folder from the process's own group up to the root is asked: `cpu.max`
@@ -25,38 +26,43 @@ def _cgroup_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sy
     not exist below the mount; then its root is the container's own group.
     """
     try:
-        lines = proc.read_text().splitlines()
+        lines = _text(proc).splitlines()
     except OSError:
         return math.inf
     quota = math.inf
     for line in lines:
         _, controllers, group = line.split(":", 2)
         if controllers == "":
-            mount, read = root, _quota_v2
+            mount, read = os.fspath(root), _quota_v2
         elif "cpu" in controllers.split(","):
-            mount, read = root / "cpu", _quota_v1
+            mount, read = os.path.join(root, "cpu"), _quota_v1
         else:
             continue
-        folder = mount / group.lstrip("/")
-        for place in [folder, *folder.parents]:
+        place = os.path.join(mount, group.strip("/")).rstrip("/")
+        while len(place) > len(mount):
             quota = min(quota, read(place))
-            if place == mount:
-                break
+            place = os.path.dirname(place)
+        quota = min(quota, read(mount))
     return quota
 
 
-def _quota_v2(folder: Path) -> float:
+def _text(path: StrPath) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def _quota_v2(folder: str) -> float:
     try:
-        limit, period = (folder / "cpu.max").read_text().split()
+        limit, period = _text(f"{folder}/cpu.max").split()
         return math.inf if limit == "max" else int(limit) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf
 
 
-def _quota_v1(folder: Path) -> float:
+def _quota_v1(folder: str) -> float:
     try:
-        limit = int((folder / "cpu.cfs_quota_us").read_text())
-        return math.inf if limit <= 0 else limit / int((folder / "cpu.cfs_period_us").read_text())
+        limit = int(_text(f"{folder}/cpu.cfs_quota_us"))
+        return math.inf if limit <= 0 else limit / int(_text(f"{folder}/cpu.cfs_period_us"))
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf
 

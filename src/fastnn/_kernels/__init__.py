@@ -6,7 +6,6 @@ run or that is broken is an ImportError, never silently another one.
 
 import importlib
 import os
-from pathlib import Path
 
 # After each parallel region libgomp's idle workers spin for milliseconds by default. On a processor that others want
 # too, among them OpenBLAS's workers in the next matrix product, that costs more than it saves: training a small net on
@@ -45,7 +44,7 @@ MODULES: tuple[str, ...] = (
 
 def built() -> list[str]:
     """The builds that this installation holds."""
-    return [level for level in LEVELS if Path(__file__).with_name(level).is_dir()]
+    return [level for level in LEVELS if os.path.isdir(os.path.join(os.path.dirname(__file__), level))]
 
 
 def available() -> list[str]:
