@@ -15,6 +15,7 @@ import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tests")]
 
@@ -46,10 +47,11 @@ def main() -> int:
     threads = environment.prepare(chosen.threads, chosen.keep_memory)
     # Only now what starts threads: numpy's BLAS, the libraries.
     import fastnn
+    import function_peers
     import norm_peers
-    import norms
     from cases import CASES
     from copying import copier
+    from subjects import is_norm, subject
     from timing import interleaved, medians
 
     names = [p for p in chosen.peers.split(",") if p and importlib.util.find_spec(LIBRARY[p])]
@@ -59,41 +61,54 @@ def main() -> int:
 
         torch.set_num_threads(threads)
     cases = [c for c in CASES if not chosen.cases or any(part in c.name for part in chosen.cases)]
-    cases = [c for c in cases if not (chosen.skip and chosen.skip in c.name)]
+    cases = [c for c in cases if c.bytes and not (chosen.skip and chosen.skip in c.name)]
     kept = "kept" if chosen.keep_memory else "given back (malloc's default)"
     print(f"{threads} threads, {fastnn._kernels.ISA}, freed memory {kept}; microseconds")
     head = f"{'case':58}{'MB':>8}{'fastnn':>10}" + "".join(f"{n:>10}" for n in names)
     print(head + f"{'copy':>10}{'/best':>8}{'/copy':>8}", flush=True)
     rows = []
     for case in cases:
-        run, verify = norms.ours(case)
+        run, verify = subject(case)
         if not chosen.no_check:
             verify()
         contenders = {"fastnn": run, "copy": copier(case.bytes, threads), "copy, one thread": copier(case.bytes, 1)}
+        peers = norm_peers if is_norm(case) else function_peers
         for name in names:
-            contenders[name] = norm_peers.PEERS[name](case)
-            norm_peers.agree(name, case, contenders[name](), run())
+            peer = peers.PEERS[name](case)
+            if peer is not None:
+                contenders[name] = peer
+                peers.agree(name, case, peer(), run())
         times = interleaved(contenders, chosen.rounds)
         median = medians(times)
         copy = min(median["copy"], median["copy, one thread"])
-        best = min((median[n] for n in names), default=math.nan) / median["fastnn"]
+        best = min((median[n] for n in names if n in median), default=math.nan) / median["fastnn"]
         row = f"{case.name:58}{case.bytes / 1e6:8.2f}{median['fastnn'] * 1e6:10.1f}"
-        row += "".join(f"{median[n] * 1e6:10.1f}" for n in names)
+        row += "".join(f"{median[n] * 1e6:10.1f}" if n in median else f"{'–':>10}" for n in names)
         print(row + f"{copy * 1e6:10.1f}{best:8.2f}{median['fastnn'] / copy:8.2f}", flush=True)
         rows.append({"case": case, "best": best, "copy": median["fastnn"] / copy, "times": times})
     for family in dict.fromkeys(row["case"].family for row in rows):
-        here = [row for row in rows if row["case"].family == family]
-        large = [row["copy"] for row in here if row["case"].bytes / row["case"].arrays > 65536]
-        line = f"{family}: {len(here)} cases; over 64 KB {geometric_mean(large):.2f} times the copy"
-        if names:
-            lost = [row["case"].name for row in here if row["best"] < 1]
-            line += f"; best peer / fastnn {geometric_mean(row['best'] for row in here):.2f}"
-            line += f"; slower than a peer: {', '.join(lost) or 'none'}"
-        print(line)
+        print(summary(family, [row for row in rows if row["case"].family == family]))
     if chosen.json:
-        data = {row["case"].name: row["times"] | {"bytes": row["case"].bytes} for row in rows}
-        chosen.json.write_text(json.dumps(data, indent=1))
+        about = {"threads": threads, "isa": fastnn._kernels.ISA, "memory kept": chosen.keep_memory}
+        cases_out = [
+            {"name": r["case"].name, "family": r["case"].family, "source": r["case"].source, "bytes": r["case"].bytes}
+            | {"arrays": r["case"].arrays, "times": r["times"]}
+            for r in rows
+        ]
+        chosen.json.write_text(json.dumps({"about": about, "cases": cases_out}, indent=1))
     return 0
+
+
+def summary(family: str, rows: list[dict[str, Any]]) -> str:
+    """Geometric means of one family, and where a peer is faster."""
+    large = [row["copy"] for row in rows if row["case"].bytes / row["case"].arrays > 65536]
+    against = [row for row in rows if not math.isnan(row["best"])]
+    line = f"{family}: {len(rows)} cases; over 64 KB {geometric_mean(large):.2f} times the copy"
+    if against:
+        lost = [f"{row['case'].name} ({row['best']:.2f})" for row in against if row["best"] < 1]
+        line += f"; best peer / fastnn {geometric_mean(row['best'] for row in against):.2f}"
+        line += f"; slower than a peer: {', '.join(lost) or 'none'}"
+    return line
 
 
 if __name__ == "__main__":

@@ -8,11 +8,16 @@ from cases import Case
 Subject = objects.Subject
 
 
+def is_norm(case: Case) -> bool:
+    operation = case.operation.removesuffix("_backward")
+    return operation.endswith("_norm") or operation == "standardize"
+
+
 def subject(case: Case) -> Subject:
     """(run, verify): `verify` raises unless the results are right."""
     operation = case.operation.removesuffix("_backward")
     if operation in functions.FUNCTIONS or operation in functions.RANDOM:
         return functions.ours(case)
-    if operation.endswith("_norm") or operation == "standardize":
+    if is_norm(case):
         return norms.ours(case)
     return objects.build(case)
