@@ -16,7 +16,7 @@ test: $(VENV)/.built $(VENV)/.extra-test $(VENV)/.extra-demo
 
 # fastnn alone; bench-peers runs the same cases beside PyTorch and JAX.
 bench: $(VENV)/.built $(VENV)/.extra-test
-	$(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench.json $(BENCH_OPTIONS)
+	GOMP_SPINCOUNT=1000 OPENBLAS_THREAD_TIMEOUT=4 $(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench.json $(BENCH_OPTIONS)
 
 bench-peers: $(VENV)/.built $(VENV)/.extra-test $(VENV)/.extra-demo $(VENV)/.extra-peers
 	$(BIN)/python bench/peers.py $(BENCH_OPTIONS)

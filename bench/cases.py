@@ -10,6 +10,9 @@ from typing import Any
 
 Shape = tuple[int, ...]
 
+# Families whose time goes into arithmetic or calls: how they compare with a copy says nothing.
+COMPUTE_BOUND = {"product", "network", "initialiser", "random numbers", "call overhead", "import"}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -44,6 +47,11 @@ class Case:
         parameters = self.operation in ("SGD.step", "GradientAccumulator.add")
         elements = sum(self.shape) if parameters else math.prod(self.shape)
         return int(elements * (8 if self.dtype == "float64" else 4) * self.arrays)
+
+    @property
+    def large(self) -> bool:
+        """Whether the copy limit applies: memory traffic in arrays over 64 KB."""
+        return self.family not in COMPUTE_BOUND and self.bytes / max(1.0, self.arrays) > 65536
 
     @property
     def name(self) -> str:

@@ -92,7 +92,7 @@ def main() -> int:
         about = {"threads": threads, "isa": fastnn._kernels.ISA, "memory kept": chosen.keep_memory}
         cases_out = [
             {"name": r["case"].name, "family": r["case"].family, "source": r["case"].source, "bytes": r["case"].bytes}
-            | {"arrays": r["case"].arrays, "times": r["times"]}
+            | {"large": r["case"].large, "times": r["times"]}
             for r in rows
         ]
         chosen.json.write_text(json.dumps({"about": about, "cases": cases_out}, indent=1))
@@ -101,9 +101,11 @@ def main() -> int:
 
 def summary(family: str, rows: list[dict[str, Any]]) -> str:
     """Geometric means of one family, and where a peer is faster."""
-    large = [row["copy"] for row in rows if row["case"].bytes / row["case"].arrays > 65536]
+    large = [row["copy"] for row in rows if row["case"].large]
     against = [row for row in rows if not math.isnan(row["best"])]
-    line = f"{family}: {len(rows)} cases; over 64 KB {geometric_mean(large):.2f} times the copy"
+    line = f"{family}: {len(rows)} cases"
+    if large:
+        line += f"; over 64 KB {geometric_mean(large):.2f} times the copy"
     if against:
         lost = [f"{row['case'].name} ({row['best']:.2f})" for row in against if row["best"] < 1]
         line += f"; best peer / fastnn {geometric_mean(row['best'] for row in against):.2f}"

@@ -39,8 +39,9 @@ def rows_of(data: dict[str, Any]) -> list[Row]:
         ours, copy = times["fastnn"], min(times["copy"], times["copy, one thread"])
         peers = {name: times[name] for name in PEERS if name in times}
         best = min(peers.values(), default=math.nan) / ours
-        large = case["bytes"] / case["arrays"] > 65536
-        rows.append(Row(case["name"], case["family"], case["source"], ours, copy, peers, best, ours / copy, large))
+        rows.append(
+            Row(case["name"], case["family"], case["source"], ours, copy, peers, best, ours / copy, case["large"])
+        )
     return rows
 
 
@@ -113,7 +114,7 @@ def picture(data: dict[str, Any], path: Path) -> None:
         pane.set_title(title, fontsize=10)
         pane.grid(axis="x", alpha=0.3)
     panes[0].set_yticks(range(len(families)), families)
-    panes[0].invert_yaxis()
+    panes[0].set_ylim(len(families) - 0.5, -0.5)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

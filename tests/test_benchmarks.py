@@ -16,6 +16,7 @@ sys.path.insert(0, str(BENCH))
 
 from cases import CASES  # noqa: E402
 from compare import compare, regressions  # noqa: E402
+from report import markdown, picture  # noqa: E402
 
 
 def test_every_public_operation_has_a_case():
@@ -79,3 +80,29 @@ class TestCompare:
         )
         assert done.returncode == status, done.stderr
         assert ("SLOWER" in done.stdout) == bool(status)
+
+
+class TestReport:
+    def case(self, name, family, large, **times):
+        times = {"fastnn": 2e-6, "copy": 1e-6, "copy, one thread": 4e-6, **times}
+        lists = {key: [value, value, 9.0] for key, value in times.items()}  # the median leaves a disturbed round out
+        return {"name": name, "family": family, "source": "a net", "bytes": 2**20, "large": large, "times": lists}
+
+    def data(self):
+        cases = [
+            self.case("layer_norm-1", "norm", True, torch=8e-6, jax=4e-6),
+            self.case("layer_norm-2", "norm", True, torch=16e-6),
+            self.case("alone", "network", False),
+        ]
+        return {"about": {"threads": 2, "isa": "x86_64_v3", "memory kept": False}, "cases": cases}
+
+    def test_table(self):
+        text = markdown(self.data())
+        assert "| norm | 2 | 4.00 | 2.00 | 8.00 | 2.00 |" in text
+        assert "| network | 1 | – | – | – | – |" in text
+        assert "| layer_norm-1 | a net | 2.0 | 8.0 | 4.0 | 1.0 | 2.00 | 2.00 |" in text
+
+    def test_picture(self, tmp_path):
+        pytest.importorskip("matplotlib")
+        picture(self.data(), tmp_path / "report.png")
+        assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
