@@ -10,11 +10,17 @@ import os
 # After each parallel region libgomp's idle workers spin for milliseconds by default. On a processor that others want
 # too, among them OpenBLAS's workers in the next matrix product, that costs more than it saves: training a small net on
 # two processors took 6 times as long, and single calls now and then 8 ms. libgomp reads its settings when `_runtime`
-# loads it; what the user has set stays.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# loads it, and never again: the variable is there for just that long, so that neither this process nor its children
+# see an environment that differs. What the user has set stays.
+_short_spin = not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
+if _short_spin:
+    os.environ["GOMP_SPINCOUNT"] = "1000"
+try:
+    from fastnn._kernels._runtime import cpu_level, get_thread_limit, has_openmp, seal_threads, set_thread_limit
+finally:
+    if _short_spin:
+        del os.environ["GOMP_SPINCOUNT"]
 
-from fastnn._kernels._runtime import cpu_level, get_thread_limit, has_openmp, seal_threads, set_thread_limit
 from fastnn._kernels._streams import StreamCounter
 from fastnn._kernels._tensors import TensorTable
 

@@ -1,0 +1,120 @@
+"""What importing fastnn does to the process around it: nothing; and that it works beside others in any order."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fastnn import _kernels
+
+
+def run(code, **environment):
+    """What a fresh process prints, which has to end well."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    kept["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+ENVIRONMENT = """
+import ctypes, os, numpy
+def environment():  # as Python holds it and as C does
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_char_p
+    return dict(os.environ), getenv(b"GOMP_SPINCOUNT")
+before = environment()
+import fastnn, fastnn.train
+assert environment() == before, before
+print(before[1])
+"""
+
+
+@pytest.mark.parametrize("settings", [{}, {"GOMP_SPINCOUNT": "77"}, {"OMP_WAIT_POLICY": "passive"}], ids=str)
+def test_the_environment_is_left_as_it_was(settings):
+    expected = settings.get("GOMP_SPINCOUNT")
+    assert run(ENVIRONMENT, **settings) == [str(expected and expected.encode())]
+
+
+@pytest.mark.skipif(not _kernels.has_openmp(), reason="built without OpenMP")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="libgomp's settings")
+def test_idle_workers_spin_for_a_short_time():
+    def spin(code, **settings):
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_DISPLAY_ENV": "verbose"} | settings
+        for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+            if name not in settings:
+                environment.pop(name, None)
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+        return [line.split("'")[1] for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
+
+    shown = spin("import fastnn")
+    if not shown:
+        pytest.skip("the OpenMP library is not libgomp")
+    assert shown == ["1000"]
+    assert spin("import fastnn", GOMP_SPINCOUNT="77") == ["77"]
+    assert spin("import fastnn", OMP_WAIT_POLICY="passive") == ["0"]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs /proc")
+def test_import_starts_no_thread():
+    code = (
+        "import os, numpy; before = len(os.listdir('/proc/self/task'));"
+        "import fastnn, fastnn.train, fastnn.schedules, fastnn.checkpoint;"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    assert run(code) == ["0"]
+
+
+FLOATING_POINT = """
+import ctypes, ctypes.util, numpy
+def state():  # x87 control word; MXCSR without its six sticky flags: rounding, masks, flushing of subnormals
+    buffer = ctypes.create_string_buffer(64)
+    assert ctypes.CDLL(ctypes.util.find_library("m")).fegetenv(buffer) == 0
+    return int.from_bytes(buffer.raw[0:2], "little"), int.from_bytes(buffer.raw[28:32], "little") & ~0x3F
+before = state()
+import fastnn, fastnn.functional as F
+assert state() == before, (before, state())
+x = numpy.random.default_rng(0).standard_normal((4, 8, 16, 16)).astype(numpy.float32)
+y, ctx = F.batch_norm_forward(x, None, None, training=True)
+F.batch_norm_backward(y, ctx), F.dropout(x), F.gelu(x), F.conv2d(x, x[:, :, :3, :3])
+assert state() == before, (before, state())
+print(before[1] & 0x8040)
+"""
+
+
+@pytest.mark.skipif("x86_64" not in _kernels.ISA, reason="the layout of fenv_t on x86-64")
+def test_floating_point_state_is_left_alone():
+    assert run(FLOATING_POINT) == ["0"]  # neither flush-to-zero nor denormals-are-zero
+
+
+# A computation with each neighbour that uses its threads, so that a clash of run-time libraries would show.
+NEIGHBOURS = {
+    "torch": "import torch; assert torch.layer_norm(torch.ones(512, 768), (768,)).abs().max() == 0",
+    "jax": "import jax; assert jax.jit(lambda a: (a @ a).sum())(jax.numpy.ones((256, 256))) == 256**3",
+    "sklearn": "from sklearn.cluster import KMeans; KMeans(3, n_init=1).fit(x[:300, :8])",
+    "scipy": "import scipy.linalg; scipy.linalg.svd(x[:64, :64])",
+}
+OURS = "import fastnn.functional as F; y = F.layer_norm(x, 768); assert abs(float(y.mean())) < 1e-6"
+DATA = "import numpy; x = numpy.random.default_rng(0).standard_normal((2048, 768)).astype(numpy.float32)"
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("first", [True, False], ids=["fastnn first", "fastnn last"])
+@pytest.mark.parametrize("neighbour", NEIGHBOURS)
+def test_beside_other_libraries(neighbour, first):
+    if importlib.util.find_spec(neighbour) is None:
+        pytest.skip(f"{neighbour} is not installed")
+    theirs = NEIGHBOURS[neighbour]
+    order = [OURS, theirs] if first else [theirs, OURS]
+    code = "\n".join([DATA, *order, *order, "print('fine')"])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["fine"], done.stderr
