@@ -17,12 +17,11 @@ if _short_spin:
     os.environ["GOMP_SPINCOUNT"] = "1000"
 try:
     from fastnn._kernels._runtime import cpu_level, get_thread_limit, has_openmp, seal_threads, set_thread_limit
+    from fastnn._kernels._streams import StreamCounter
+    from fastnn._kernels._tensors import TensorTable
 finally:
     if _short_spin:
         del os.environ["GOMP_SPINCOUNT"]
-
-from fastnn._kernels._streams import StreamCounter
-from fastnn._kernels._tensors import TensorTable
 
 # Build → the least CPU level that runs it; best first.
 LEVELS = {"x86_64_v4": 4, "x86_64_v3": 3, "x86_64_v2": 2, "generic": 0}
