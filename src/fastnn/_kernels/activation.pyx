@@ -313,7 +313,7 @@ def activation_forward(int kind, object x, object out=None, double p=0, double q
 
 
 def activation_backward(int kind, object dy, object saved, double p=0, double q=0):
-    """The input's gradient; None if the array gate has to see dy first. `saved` is what forward kept: regular."""
-    if not same_form(<cnp.ndarray>saved, dy):
+    """The input's gradient; None if the array gate has to see dy or what forward kept first: that may be a user's out."""
+    if not (regular(saved) and same_form(<cnp.ndarray>saved, dy)):
         return None
     return run(<Kind>kind, <cnp.ndarray>dy, saved, None, p, q)

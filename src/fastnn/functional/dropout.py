@@ -169,7 +169,7 @@ def dropout_forward(
     if not training:
         return _in_evaluation(input, scale, out)
     y, seed, stream, axes = _dropped(input, p, scale, generator, broadcast_axes, out)
-    return y, DropoutContext(seed, stream, p, scale, axes, y.shape, y.dtype)
+    return y, DropoutContext(seed, stream, p, scale, axes, y.shape, _native(y))
 
 
 def dropout_backward(dy: Array, ctx: DropoutContext) -> Array:
@@ -385,7 +385,7 @@ def alpha_dropout_forward(
     a = ((1 - p) * (1 + p * SELU_FLOOR**2)) ** -0.5 if p < 1 else 0.0
     b = -a * p * SELU_FLOOR
     y, seed, stream, _ = _dropped(input, p, a, generator, (), out, b, a * SELU_FLOOR + b)
-    return y, DropoutContext(seed, stream, p, a, (), y.shape, y.dtype)
+    return y, DropoutContext(seed, stream, p, a, (), y.shape, _native(y))
 
 
 def alpha_dropout_backward(dy: Array, ctx: DropoutContext) -> Array:
@@ -623,6 +623,11 @@ def _gradient(dy: Array, ctx: DropoutContext | NoiseContext) -> Array:
     return array
 
 
+def _native(y: Array) -> "np.dtype[Any]":
+    """The result's dtype for backward; a user's `out` may have the other byte order."""
+    return y.dtype.newbyteorder("=")
+
+
 # -- masks ---------------------------------------------------------------------------------------------------------
 
 
@@ -713,7 +718,7 @@ def _scaled(input: Array, scale: float, out: Array | None) -> Array:
 
 def _in_evaluation(input: Array, scale: float, out: Array | None) -> tuple[Array, DropoutContext]:
     y = _scaled(input, scale, out)
-    return y, DropoutContext(0, 0, 0.0, scale, (), y.shape, y.dtype)
+    return y, DropoutContext(0, 0, 0.0, scale, (), y.shape, _native(y))
 
 
 def _noisy(
@@ -721,7 +726,7 @@ def _noisy(
 ) -> tuple[Array, NoiseContext]:
     if not training:
         y = _scaled(input, 1.0, out)
-        return y, NoiseContext(0, 0, 0.0, y.shape, y.dtype)
+        return y, NoiseContext(0, 0, 0.0, y.shape, _native(y))
     source = _source(generator)
     x = _arrays.floating(input, "input")
     if out is not None:
