@@ -16,8 +16,9 @@ from libc.string cimport memcpy, memset
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.elementary cimport (
     exponential, exponential_minus_one, gaussian, hyperbolic_tangent, log_one_plus, logistic, logistic_parts,
-    magnitude, multiply_add, normal_distribution,
+    magnitude, normal_distribution,
 )
+from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.gate cimport like, regular, same_form, shifted
 
 cnp.import_array()

@@ -18,7 +18,8 @@ from fastnn._kernels._runtime cimport parallel_for, team_size
 from fastnn._kernels.columns cimport (
     Layout, Span, lane_total, layout_of, merge_blocks, span_of,
 )
-from fastnn._kernels.lanes cimport FLUSH, LANES, add_to_lanes, dd, dd_add, muladd
+from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.lanes cimport FLUSH, LANES, add_to_lanes, dd, dd_add
 from fastnn._kernels.norm cimport (
     Group, Means, View, count_of, input_gradient, means_of, normalized, offset_of,
 )
@@ -124,8 +125,8 @@ cdef inline void strip_products(
             xd = normalized(x[at + 3 * lanes + j], shift[j], rstd[j], offset[j], scale[j], cold)
             sums[j] += (dy[at + j] + dy[at + lanes + j]) + (dy[at + 2 * lanes + j] + dy[at + 3 * lanes + j])
             products[j] += (
-                muladd(dy[at + lanes + j], xb, dy[at + j] * xa)
-                + muladd(dy[at + 3 * lanes + j], xd, dy[at + 2 * lanes + j] * xc)
+                multiply_add(dy[at + lanes + j], xb, dy[at + j] * xa)
+                + multiply_add(dy[at + 3 * lanes + j], xd, dy[at + 2 * lanes + j] * xc)
             )
             places[j] += (xa + xb) + (xc + xd)
     for r in range(rows - rows % 4, rows):
@@ -133,7 +134,7 @@ cdef inline void strip_products(
         for j in range(width):
             xa = normalized(x[at + j], shift[j], rstd[j], offset[j], scale[j], cold)
             sums[j] += dy[at + j]
-            products[j] = muladd(dy[at + j], xa, products[j])
+            products[j] = multiply_add(dy[at + j], xa, products[j])
             places[j] += xa
     add_to_lanes(sums, skip, width, totals, totals + lanes)
     add_to_lanes(products, skip, width, totals + 2 * lanes, totals + 3 * lanes)

@@ -24,7 +24,8 @@ from fastnn._kernels._runtime cimport parallel_for, team_size
 from fastnn._kernels.columns cimport (
     Layout, Span, lane_total, layout_of, merge_blocks, span_of,
 )
-from fastnn._kernels.lanes cimport FLUSH, LANES, add_to_lanes, dd, dd_add, muladd
+from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.lanes cimport FLUSH, LANES, add_to_lanes, dd, dd_add
 from fastnn._kernels.norm cimport (
     AGAIN, COLD, SAMPLE, Group, Population, Verdict, View, close_group, count_of, deviation, normalized, offset_of,
     scale_of,
@@ -160,14 +161,14 @@ cdef inline void strip_sums(
             c = deviation(x[(4 * r + 2) * lanes + j], shift[j], scale[j], cold)
             d = deviation(x[(4 * r + 3) * lanes + j], shift[j], scale[j], cold)
             sums[j] += (a + b) + (c + d)
-            squares[j] += muladd(b, b, a * a) + muladd(d, d, c * c)
+            squares[j] += multiply_add(b, b, a * a) + multiply_add(d, d, c * c)
     for r in range(rows - rows % 4 if mask == NULL else 0, rows):
         for j in range(width):
             d = deviation(x[r * lanes + j], shift[j], scale[j], cold)
             if mask != NULL:
                 d = d if mask[r * lanes + j] else 0
             sums[j] += d
-            squares[j] = muladd(d, d, squares[j])
+            squares[j] = multiply_add(d, d, squares[j])
     add_to_lanes(sums, skip, width, totals, totals + lanes)
     add_to_lanes(squares, skip, width, totals + 2 * lanes, totals + 3 * lanes)
 
@@ -311,7 +312,7 @@ cdef inline void apply_strip(
     for r in range(rows):
         for j in range(width):
             value = normalized(x[r * lanes + j], shift[j], rstd[j], offset[j], scale[j], cold)
-            out[j] = muladd(value, weight[j], bias[j]) if affine else value
+            out[j] = multiply_add(value, weight[j], bias[j]) if affine else value
         for j in range(width):
             y[r * lanes + j] = out[j]
 

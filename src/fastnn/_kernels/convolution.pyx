@@ -21,7 +21,7 @@ from libc.stdint cimport int32_t
 from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels.elementary cimport multiply_add
+from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.tiles cimport COLUMNS, ROWS, WIDTH, tile
 
 cnp.import_array()

@@ -13,26 +13,7 @@ from libc.math cimport copysign, copysignf, fabs, fabsf
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-cdef extern from *:
-    """
-    #if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMA)
-      #define FASTNN_FMA(a, b, c) __builtin_fma(a, b, c)
-      #define FASTNN_FMAF(a, b, c) __builtin_fmaf(a, b, c)
-    #else /* a library call for each element would cost more than the last bit is worth */
-      #define FASTNN_FMA(a, b, c) ((a) * (b) + (c))
-      #define FASTNN_FMAF(a, b, c) ((a) * (b) + (c))
-    #endif
-    """
-    double fma "FASTNN_FMA" (double a, double b, double c) noexcept nogil
-    float fmaf "FASTNN_FMAF" (float a, float b, float c) noexcept nogil
-
-
-cdef inline floating multiply_add(floating a, floating b, floating c) noexcept nogil:
-    """a·b + c with one rounding."""
-    if floating is float:
-        return fmaf(a, b, c)
-    else:
-        return fma(a, b, c)
+from fastnn._kernels.fused cimport fma, fmaf, multiply_add
 
 
 cdef inline floating power_of_two(floating n) noexcept nogil:

@@ -1,4 +1,4 @@
-# Arithmetic that every reduction shares: fused multiply-add, double-double numbers, and sums over fixed lanes.
+# Arithmetic that every reduction shares: double-double numbers, and sums over fixed lanes.
 #
 # A sum runs in LANES running sums of the data's own precision (registers), which are merged into WIDE running sums
 # of double (for double data: of double-double) after at most FLUSH elements each, so that rounding errors stay
@@ -8,20 +8,6 @@ from cython cimport floating
 from libc.math cimport fma, sqrt
 from libc.string cimport memset
 
-cdef extern from *:
-    """
-    /* Levels with a fused multiply-add instruction round once; x86_64_v2 multiplies and adds. */
-    #if defined(__FMA__) || defined(__aarch64__)
-      #define fastnn_fmaf(a, b, c) fmaf(a, b, c)
-      #define fastnn_fma(a, b, c) fma(a, b, c)
-    #else
-      #define fastnn_fmaf(a, b, c) ((a) * (b) + (c))
-      #define fastnn_fma(a, b, c) ((a) * (b) + (c))
-    #endif
-    """
-    float fastnn_fmaf(float a, float b, float c) noexcept nogil
-    double fastnn_fma(double a, double b, double c) noexcept nogil
-
 cdef enum:
     LANES = 64
     WIDE = 8
@@ -29,13 +15,6 @@ cdef enum:
     # are one in a row of additions. After FLUSH, the lanes are merged into the wide sums.
     FLUSH = 16
     SINGLE = 2
-
-
-cdef inline floating muladd(floating a, floating b, floating c) noexcept nogil:
-    if floating is float:
-        return fastnn_fmaf(a, b, c)
-    else:
-        return fastnn_fma(a, b, c)
 
 
 # ---- double-double: high + low with |low| ≤ ulp(high)/2 ------------------------------------------------------------

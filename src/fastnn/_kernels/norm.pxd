@@ -6,7 +6,8 @@
 from cython cimport floating
 from libc.math cimport fabs, frexp, isfinite, ldexp, sqrt
 
-from fastnn._kernels.lanes cimport dd, dd_add, dd_divide, dd_rsqrt, dd_scale, dd_square, muladd, two_sum
+from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.lanes cimport dd, dd_add, dd_divide, dd_rsqrt, dd_scale, dd_square, two_sum
 
 cdef struct View:
     Py_ssize_t outer
@@ -162,7 +163,7 @@ cdef inline floating normalized(
     floating x, floating shift, floating rstd, floating offset, floating scale, bint cold,
 ) noexcept nogil:
     # x̂
-    return muladd(deviation(x, shift, scale, cold), rstd, offset)
+    return multiply_add(deviation(x, shift, scale, cold), rstd, offset)
 
 
 # ---- the input's gradient ----------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ cdef inline floating input_gradient(
 ) noexcept nogil:
     # (g·factor + (x̂·c2 + c1))·scale with c1 = −rstd·Σg/n, c2 = −rstd·Σgx̂/n, factor = rstd or weight·rstd;
     # `cold` is a constant where this is inlined
-    cdef floating gradient = muladd(g, factor, muladd(xhat, c2, c1) if counts else <floating>0)
+    cdef floating gradient = multiply_add(g, factor, multiply_add(xhat, c2, c1) if counts else <floating>0)
     return gradient * scale if cold else gradient
 
 

@@ -28,8 +28,9 @@ from libc.string cimport memset
 
 from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.lanes cimport (
-    FLUSH, LANES, SINGLE, WideSum, add_to_lanes, clear, dd, dd_add, merge, muladd, total_of, two_sum,
+    FLUSH, LANES, SINGLE, WideSum, add_to_lanes, clear, dd, dd_add, merge, total_of, two_sum,
 )
 from fastnn._kernels.norm cimport (
     PIECE, Group, Means, Pieces, View, count_of, input_gradient, means_of, normalized, offset_of, pieces_of,
@@ -93,7 +94,7 @@ cdef inline void add_products(
         g = dy[j] * weight[j] if weight != NULL else dy[j]
         xhat = normalized(x[j], shift, rstd, offset, scale, cold)
         sums[j] += g
-        products[j] = muladd(g, xhat, products[j])
+        products[j] = multiply_add(g, xhat, products[j])
         places[j] += xhat
 
 
@@ -115,7 +116,7 @@ cdef inline void add_product_quad(
         xc = normalized(x[2 * LANES + j], shift, rstd, offset, scale, cold)
         xd = normalized(x[3 * LANES + j], shift, rstd, offset, scale, cold)
         sums[j] += (ga + gb) + (gc + gd)
-        products[j] += muladd(gb, xb, ga * xa) + muladd(gd, xd, gc * xc)
+        products[j] += multiply_add(gb, xb, ga * xa) + multiply_add(gd, xd, gc * xc)
         places[j] += (xa + xb) + (xc + xd)
 
 
@@ -312,7 +313,7 @@ cdef inline void tile_gradients(
             d = dy[r * stride + j]
             xhat = normalized(x[r * stride + j], shift, rstd, offset, scale, cold)
             sum_dy[j] += d
-            sum_dyx[j] = muladd(d, xhat, sum_dyx[j])
+            sum_dyx[j] = multiply_add(d, xhat, sum_dyx[j])
             dx[r * stride + j] = input_gradient(
                 d * weight[j], xhat, rstd, c1, c2, mask == NULL or mask[r * stride + j] != 0, scale, cold)
     add_to_lanes(sum_dy, 0, width, sums, sums + columns)

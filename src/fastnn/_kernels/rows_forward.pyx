@@ -23,7 +23,8 @@ from libc.string cimport memset
 
 from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels.lanes cimport FLUSH, LANES, SINGLE, WideSum, clear, dd, dd_add, merge, muladd, total_of
+from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.lanes cimport FLUSH, LANES, SINGLE, WideSum, clear, dd, dd_add, merge, total_of
 from fastnn._kernels.norm cimport (
     AGAIN, COLD, FINAL, PIECE, SAMPLE, SAMPLE_RUN, Group, Pieces, Population, Verdict, View, close_group, count_of,
     deviation, normalized, offset_of, pieces_of, scale_of, start_of,
@@ -158,7 +159,7 @@ cdef inline void add_lanes(
         if mask != NULL:
             d = d if mask[j] else 0
         sums[j] += d
-        squares[j] = muladd(d, d, squares[j])
+        squares[j] = multiply_add(d, d, squares[j])
 
 
 cdef inline void add_quad(
@@ -173,7 +174,7 @@ cdef inline void add_quad(
         c = deviation(x[2 * stride + j], shift, scale, cold)
         d = deviation(x[3 * stride + j], shift, scale, cold)
         sums[j] += (a + b) + (c + d)
-        squares[j] += muladd(b, b, a * a) + muladd(d, d, c * c)
+        squares[j] += multiply_add(b, b, a * a) + multiply_add(d, d, c * c)
 
 
 cdef inline void piece_sums(
@@ -317,7 +318,7 @@ cdef inline void apply_run(
     for i in range(n):
         value = normalized(x[i], shift, rstd, offset, scale, cold)
         if weighted and biased:
-            value = muladd(value, weight[i if each else 0], bias[i if each else 0])
+            value = multiply_add(value, weight[i if each else 0], bias[i if each else 0])
         elif weighted:
             value = value * weight[i if each else 0]
         elif biased:

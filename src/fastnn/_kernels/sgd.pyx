@@ -21,7 +21,7 @@ from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels._tensors cimport Piece, Pieces, Tensor, TensorTable, stream_work
-from fastnn._kernels.elementary cimport multiply_add
+from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.squares cimport norm2, other_unit, square_sum
 
 cnp.import_array()

@@ -3,7 +3,7 @@
 from cython cimport floating
 from libc.math cimport sqrt
 
-from fastnn._kernels.elementary cimport fma
+from fastnn._kernels.fused cimport fma
 
 cdef enum:
     LANES = 32  # running sums of double; their merge has one order

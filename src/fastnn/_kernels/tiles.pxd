@@ -9,7 +9,7 @@
 
 from cython cimport floating
 
-from fastnn._kernels.elementary cimport multiply_add
+from fastnn._kernels.fused cimport multiply_add
 
 cdef extern from *:
     """

@@ -1,0 +1,25 @@
+# The multiply-add that kernels mean when speed decides: one rounding wherever the build has an instruction for it.
+# Where a formula needs the exact product on every build, it takes fma from libc.math instead.
+
+from cython cimport floating
+
+cdef extern from *:
+    """
+    #if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMA)
+      #define FASTNN_FMA(a, b, c) __builtin_fma(a, b, c)
+      #define FASTNN_FMAF(a, b, c) __builtin_fmaf(a, b, c)
+    #else /* x86-64-v2: a library call for each element would cost more than the last bit is worth */
+      #define FASTNN_FMA(a, b, c) ((a) * (b) + (c))
+      #define FASTNN_FMAF(a, b, c) ((a) * (b) + (c))
+    #endif
+    """
+    double fma "FASTNN_FMA" (double a, double b, double c) noexcept nogil
+    float fmaf "FASTNN_FMAF" (float a, float b, float c) noexcept nogil
+
+
+cdef inline floating multiply_add(floating a, floating b, floating c) noexcept nogil:
+    """a·b + c, rounded once where the build can."""
+    if floating is float:
+        return fmaf(a, b, c)
+    else:
+        return fma(a, b, c)
