@@ -17,49 +17,48 @@ The map of the house, from the outside in; each part imports only what stands be
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fastnn import functional, gradients, init, layers, optim, random
 from fastnn._config import __version__, show_config
 from fastnn._threads import get_num_threads, set_num_threads
-from fastnn.gradients import GradientAccumulator, full_gradient
-from fastnn.layers import (
-    ELU,
-    GELU,
-    AlphaDropout,
-    AvgPool2d,
-    BatchNorm,
-    Conv2d,
-    Dropout,
-    DropPath,
-    Flatten,
-    GaussianDropout,
-    GaussianNoise,
-    GroupNorm,
-    Identity,
-    InstanceNorm,
-    Layer,
-    LayerNorm,
-    LeakyReLU,
-    Linear,
-    MaxPool2d,
-    Parameter,
-    ReLU,
-    Residual,
-    RMSNorm,
-    Sequential,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Tanh,
-    recalibrate,
-    summary,
-)
-from fastnn.optim import SGD
-from fastnn.random import Generator, manual_seed
 
 if TYPE_CHECKING:
-    from fastnn import checkpoint, schedules, train
+    from fastnn import checkpoint, functional, gradients, init, layers, optim, random, schedules, train
     from fastnn.checkpoint import load, load_metadata, save
+    from fastnn.gradients import GradientAccumulator, full_gradient
+    from fastnn.layers import (
+        ELU,
+        GELU,
+        AlphaDropout,
+        AvgPool2d,
+        BatchNorm,
+        Conv2d,
+        Dropout,
+        DropPath,
+        Flatten,
+        GaussianDropout,
+        GaussianNoise,
+        GroupNorm,
+        Identity,
+        InstanceNorm,
+        Layer,
+        LayerNorm,
+        LeakyReLU,
+        Linear,
+        MaxPool2d,
+        Parameter,
+        ReLU,
+        Residual,
+        RMSNorm,
+        Sequential,
+        Sigmoid,
+        SiLU,
+        Softmax,
+        Softplus,
+        Tanh,
+        recalibrate,
+    )
+    from fastnn.layers.summary import summary
+    from fastnn.optim import SGD
+    from fastnn.random import Generator, manual_seed
 
 __all__ = [
     "ELU",
@@ -116,11 +115,31 @@ __all__ = [
     "train",
 ]
 
+_MODULES = ("checkpoint", "functional", "gradients", "init", "layers", "optim", "random", "schedules", "train")
+# Name → the module that defines it; the others are layers.
+_HOMES = {
+    "SGD": "optim",
+    "Generator": "random",
+    "GradientAccumulator": "gradients",
+    "full_gradient": "gradients",
+    "load": "checkpoint",
+    "load_metadata": "checkpoint",
+    "manual_seed": "random",
+    "save": "checkpoint",
+}
 
-def __getattr__(name: str) -> Any:
-    """What many programs do without is loaded when it is first used: files, schedules and the training loop."""
-    if name in ("checkpoint", "schedules", "train"):
-        return importlib.import_module(f"fastnn.{name}")
-    if name in ("load", "load_metadata", "save"):
-        return getattr(importlib.import_module("fastnn.checkpoint"), name)
-    raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker reads the imports above, and so notices a name that does not exist
+
+    def __getattr__(name: str) -> Any:
+        """Load a module when something of it is first used: a program waits only for the parts that it needs."""
+        if name in _MODULES:
+            return importlib.import_module(f"fastnn.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"fastnn.{_HOMES.get(name, 'layers')}"), name)
+        globals()[name] = value  # found without this function from now on
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
