@@ -20,6 +20,7 @@ from fastnn.cli import data, idx, report
 from fastnn.cli.augment import shifted
 from fastnn.cli.errors import Refusal
 from fastnn.cli.main import main
+from fastnn.train import History
 
 FILES = {"model.safetensors", "checkpoint.safetensors", "history.csv", "loss.png"}
 
@@ -190,6 +191,15 @@ def test_without_scikit_learn(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("last", [0.0, 1e-30, 1e30, 0.5])
+def test_the_figure_holds_losses_of_any_size(tmp_path, figures, last):
+    # A loss of 0 has no place on a logarithmic axis; the curve's last value stands beside it all the same.
+    falling = np.array([2.0, 0.5, last])
+    history = History(falling, np.full(3, 0.1), np.arange(1, 4), falling, falling, falling * 0, falling)
+    assert report.write_figure(tmp_path / "loss.png", history, 1, "title", "subtitle")
+    assert (tmp_path / "loss.png").stat().st_size > 10_000
+
+
 def test_divergence_is_one_sentence(tmp_path, capsys, npz):
     assert run("train", "--data", npz, "--out", tmp_path / "run", "--lr", "1e38", "--norm", "none") == 1
     message = capsys.readouterr().err.splitlines()[-1]
@@ -305,7 +315,8 @@ def test_refused_files(tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     for name, message in [
         ("absent.npz", "there is no such file or folder"), ("single.npy", "this is a single array"),
-        ("text.npz", "not a readable .npz file"), ("empty.npz", "not a readable .npz file"),
+        ("text.npz", "not a readable .npz file (it is no whole ZIP archive)"),
+        ("empty.npz", "not a readable .npz file"),
         ("cut.npz", "not a readable .npz file"), ("folder", "holds no train-images-idx3-ubyte"),
     ]:  # fmt: skip
         assert message in refused(capsys, "train", "--data", tmp_path / name, "--out", tmp_path / "run")

@@ -83,6 +83,9 @@ def _npz(path: Path) -> dict[str, Array]:
     """The arrays x, y, x_test and y_test of the file, those that it has; no pickled objects."""
     try:
         with path.open("rb") as stream:
+            if stream.peek(6)[:6] != b"\x93NUMPY" and not zipfile.is_zipfile(stream):
+                raise ValueError("it is no whole ZIP archive")  # NumPy would suspect pickled objects
+            stream.seek(0)
             file = np.load(stream, allow_pickle=False)
             if isinstance(file, np.ndarray):
                 raise Refusal(f"--data {path}: this is a single array; save x and y with numpy.savez")

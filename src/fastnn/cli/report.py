@@ -46,22 +46,28 @@ def write_figure(path: Path, history: History, steps_per_epoch: int, title: str,
     except ImportError:
         return False
     steps = np.arange(1, len(history.loss) + 1)
+    losses = np.concatenate([history.loss, history.training_loss, history.validation_loss])
+    least = losses[losses > 0].min(initial=np.inf)  # a loss of 0 has no place on a logarithmic axis: it is drawn there
     figure = Figure(figsize=(9, 6.2), dpi=160, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
 
     upper.set_title(title, loc="left", fontsize=14, fontweight="bold", pad=30)
     upper.annotate(subtitle, (0, 1), (0, 12), "axes fraction", "offset points", color=QUIET)
-    upper.plot(steps, history.loss, color=FAINT, linewidth=0.7, label="each minibatch, while training")
-    training, held_out = history.training_loss, history.validation_loss
-    last, other = (held_out[-1], training[-1]) if len(training) else (0.0, 0.0)
-    lift = math.copysign(6, last - other) if last < 1.3 * other < 1.7 * last else 0  # or the two values overlap
-    _curve(upper, history.epoch_step, training, TRAINING, "training set, after each epoch", -lift)
-    _curve(upper, history.epoch_step, held_out, HELD_OUT, "held-out set, after each epoch", lift)
-    if (np.concatenate([history.loss, history.validation_loss]) > 0).any():
+    if np.isfinite(least):
         upper.set_yscale("log")
         upper.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         upper.yaxis.set_minor_locator(NullLocator())
         upper.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        least = 0.0
+    upper.plot(
+        steps, np.maximum(history.loss, least), color=FAINT, linewidth=0.7, label="each minibatch, while training"
+    )
+    training, held_out = history.training_loss, history.validation_loss
+    last, other = (held_out[-1], training[-1]) if len(training) else (0.0, 0.0)
+    lift = math.copysign(6, last - other) if last < 1.3 * other < 1.7 * last else 0  # or the two values overlap
+    _curve(upper, history.epoch_step, training, TRAINING, "training set, after each epoch", -lift, least)
+    _curve(upper, history.epoch_step, held_out, HELD_OUT, "held-out set, after each epoch", lift, least)
     upper.set_ylabel("cross-entropy loss")
     upper.legend(frameon=False, loc="upper right")
 
@@ -82,11 +88,12 @@ def write_figure(path: Path, history: History, steps_per_epoch: int, title: str,
     return True
 
 
-def _curve(axes: Any, steps: Array, values: Array, colour: str, label: str, lift: float) -> None:
-    """A line with a dot for each epoch and its last value beside it."""
+def _curve(axes: Any, steps: Array, values: Array, colour: str, label: str, lift: float, least: float) -> None:
+    """A line with a dot for each epoch and its last value beside it; values below `least` are drawn there."""
     if not np.isfinite(values).any():
         return
     size = 4 if len(values) <= 60 else 0
-    axes.plot(steps, values, color=colour, linewidth=2, marker="o", markersize=size, label=label, clip_on=False)
-    axes.annotate(f"{values[-1]:.2g}", (steps[-1], values[-1]), (8, lift), textcoords="offset points", color=colour,
+    heights = np.maximum(values, least)
+    axes.plot(steps, heights, color=colour, linewidth=2, marker="o", markersize=size, label=label, clip_on=False)
+    axes.annotate(f"{values[-1]:.2g}", (steps[-1], heights[-1]), (8, lift), textcoords="offset points", color=colour,
                   va="center", fontweight="bold", annotation_clip=False)  # fmt: skip
