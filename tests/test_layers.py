@@ -41,6 +41,16 @@ def test_layers_are_their_functions():
             layer.backward(expected)
 
 
+def test_start_values_come_from_one_generator_of_either_kind():
+    for rng, again in ((np.random.default_rng(3), np.random.default_rng(3)), (4, fastnn.Generator(4))):
+        conv = fastnn.Conv2d(4, 6, 3, groups=2, rng=rng)
+        bound = 1 / 18**0.5  # two channels of 3×3 come in
+        weight = fastnn.init.kaiming_uniform((6, 2, 3, 3), 5**0.5, rng=again)
+        np.testing.assert_array_equal(conv.weight.data, weight)
+        np.testing.assert_array_equal(conv.bias.data, fastnn.init.uniform(6, -bound, bound, rng=again))
+        assert 0.9 * bound < abs(weight).max() <= bound
+
+
 def test_channels_last_layers():
     x = np.random.default_rng(2).standard_normal((2, 4, 7, 6), np.float32)
     first = fastnn.Sequential(fastnn.Conv2d(4, 5, 3, rng=3), fastnn.MaxPool2d(2), fastnn.AvgPool2d((2, 1)))

@@ -292,11 +292,11 @@ def manual_seed(seed: int) -> Generator:
     return _default
 
 
-def as_generator(rng: "Generator | np.random.Generator | int | None" = None) -> Source:
+def as_generator(rng: "Source | np.random.Generator | int | None" = None) -> Source:
     """What the parameter `rng` of initialisers and layers stands for, as something with ``uniform`` and ``normal``.
 
-    None is the default generator, an integer a fresh `Generator` with that seed, a `Generator` itself; a
-    `numpy.random.Generator` is wrapped.
+    None is the default generator, an integer a fresh `Generator` with that seed; a `Generator`, or what this function
+    returned, is taken as it is; a `numpy.random.Generator` is wrapped.
 
     Raises
     ------
@@ -311,7 +311,7 @@ def as_generator(rng: "Generator | np.random.Generator | int | None" = None) -> 
     """
     if rng is None:
         return _default
-    if isinstance(rng, Generator):
+    if isinstance(rng, Generator | _NumpySource):
         return rng
     numpy_random = sys.modules.get("numpy.random")  # NumPy loads it on demand, and so do we
     if numpy_random is not None and isinstance(rng, numpy_random.Generator):

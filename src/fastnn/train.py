@@ -269,9 +269,8 @@ def fit(
 
     Notes
     -----
-    The same seed gives the same bytes for any number of threads, of fastnn's kernels and of OpenBLAS, which NumPy's
-    wheels carry. Matrix products are the BLAS library's own: another one, or OpenBLAS on another kind of processor,
-    may round them differently.
+    The same seed gives the same bytes for any number of threads, and on AVX2 and AVX-512 alike: no sum depends on who
+    computes it, those of matrix products and convolutions included.
 
     Examples
     --------

@@ -12,7 +12,7 @@ from fastnn.init.gains import check_choice, finite
 Array = npt.NDArray[Any]
 Shape = int | Sequence[int]
 # In quotes: numpy.random is loaded where it is used.
-Rng: TypeAlias = "random.Generator | np.random.Generator | int | None"
+Rng: TypeAlias = "random.Source | np.random.Generator | int | None"
 
 
 def real_type(dtype: npt.DTypeLike) -> "np.dtype[Any]":
