@@ -3,6 +3,8 @@
 Everything public passes its arrays through here; errors name the parameter, what came and what is allowed.
 """
 
+import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +46,36 @@ def contiguous(array: Array, dtype: np.dtype[Any]) -> Array:
     if flags.c_contiguous and flags.aligned and array.dtype == dtype and type(array) is np.ndarray:
         return array
     return np.require(array, dtype, ["C", "A", "E"]).reshape(array.shape)
+
+
+def number(value: Any, name: str) -> float:
+    """A real number as a float; a string of one is none."""
+    try:
+        return math.ldexp(value, 0)
+    except TypeError:
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must be a number that float64 holds, got a larger integer") from None
+
+
+def integer(value: Any, name: str) -> int:
+    """An integer, Python's or NumPy's; a float of integer value is none."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+
+
+def integers(value: Any, name: str) -> tuple[int, ...]:
+    """One integer or a sequence of them."""
+    try:
+        return (operator.index(value),)
+    except TypeError:
+        pass
+    try:
+        return tuple(map(operator.index, value))
+    except TypeError:
+        raise TypeError(f"{name} must be an integer or a sequence of integers, got {type(value).__name__}") from None
 
 
 def vector(value: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array | None:

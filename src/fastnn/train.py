@@ -96,12 +96,16 @@ def _check_count(value: int, name: str) -> int:
     return int(value)
 
 
+def _count_parts(n: int, size: int) -> int:
+    return -(-n // size)
+
+
 def _parts(n: int, size: int) -> list[slice]:
     """0 … n cut into the fewest ranges of at most `size`, equally long up to one, as `numpy.array_split` cuts.
 
     So no pass ends with a tiny batch, whose batch statistics would be worthless or, of one sample, undefined.
     """
-    count = -(-n // size)
+    count = _count_parts(n, size)
     length, longer = divmod(n, count)
     bounds = [k * length + min(k, longer) for k in range(count + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(bounds)]
@@ -183,13 +187,19 @@ def steps_per_epoch(samples: int, batch_size: int, accumulation: int = 1) -> int
     accumulation : int, default 1
         Minibatches per step.
 
+    Raises
+    ------
+    ValueError
+        If one of them is no integer of at least 1.
+
     Examples
     --------
     >>> import fastnn.train
     >>> fastnn.train.steps_per_epoch(1347, 64)
     22
     """
-    return len(_parts(samples, batch_size * accumulation))
+    size = _check_count(batch_size, "batch_size") * _check_count(accumulation, "accumulation")
+    return _count_parts(_check_count(samples, "samples"), size)
 
 
 def fit(

@@ -1,9 +1,11 @@
 """Checks that several operations share: windows over images, and outputs that backward's operands must survive."""
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from fastnn import _arrays
@@ -12,6 +14,9 @@ Array = npt.NDArray[Any]
 
 # An axis of windows as the kernels take it: size, kernel, stride, padding before, dilation, number of windows.
 Axis = tuple[int, int, int, int, int, int]
+
+# Products of two such numbers and sums of those fit the kernels' integers.
+LARGEST = 2**30
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -27,6 +32,8 @@ def pair(value: int | Sequence[int], name: str, least: int) -> tuple[int, int]:
             raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}") from None
     if len(numbers) != 2 or min(numbers) < least:
         raise ValueError(f"{name} must be an int or a pair of ints of at least {least}, got {value!r}")
+    if max(numbers) > LARGEST:
+        raise ValueError(f"{name} must be at most {LARGEST}, got {value!r}")
     return numbers
 
 
@@ -51,6 +58,21 @@ def refuse_overlap(out: Any, *kept: Array | None) -> None:
     """Raise if `out` would overwrite what backward needs."""
     if out is not None and any(array is not None and _arrays.overlaps(out, array) for array in kept):
         raise ValueError("out must not overlap the arrays that backward needs; use the plain operation for that")
+
+
+def loss_factor(dy: Any, divisor: float) -> float:
+    """The gradient of a scalar loss, divided as the loss was."""
+    factor = _arrays.number(dy, "dy")
+    return factor / divisor if divisor else math.nan
+
+
+def loss_factors(dy: Any, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """The gradients of single losses in a kernel's dtype, from an array or one number for all."""
+    factors = np.asarray(_arrays.number(dy, "dy")) if np.ndim(dy) == 0 else _arrays.floating(dy, "dy")
+    try:
+        return np.ascontiguousarray(np.broadcast_to(factors, shape), dtype).reshape(shape)
+    except ValueError:
+        raise ValueError(f"dy must have the loss's shape {shape}, got {factors.shape}") from None
 
 
 def gradient(dy: Any, like: Array, shape: tuple[int, ...]) -> Array:

@@ -135,7 +135,7 @@ def leaky_relu(input: Array, negative_slope: float = 0.01, *, out: Array | None 
     >>> F.leaky_relu(np.array([-1.0, 2.0]), 0.5)
     array([-0.5, 2. ])
     """
-    return _apply(_KINDS["leaky_relu"], input, out, negative_slope)
+    return _apply(_KINDS["leaky_relu"], input, out, _arrays.number(negative_slope, "negative_slope"))
 
 
 def leaky_relu_forward(
@@ -150,7 +150,7 @@ def leaky_relu_forward(
     >>> F.leaky_relu_backward(np.zeros(2), ctx).shape
     (2,)
     """
-    x = _arrays.floating(input, "input")
+    x, negative_slope = _arrays.floating(input, "input"), _arrays.number(negative_slope, "negative_slope")
     refuse_overlap(out, x)
     return _apply(_KINDS["leaky_relu"], x, out, negative_slope), ActivationContext(x, negative_slope)
 
@@ -199,7 +199,7 @@ def elu(input: Array, alpha: float = 1.0, *, out: Array | None = None) -> Array:
     >>> F.elu(np.array([-1.0, 2.0])).round(4)
     array([-0.6321, 2. ])
     """
-    return _apply(_KINDS["elu"], input, out, alpha)
+    return _apply(_KINDS["elu"], input, out, _arrays.number(alpha, "alpha"))
 
 
 def elu_forward(input: Array, alpha: float = 1.0, *, out: Array | None = None) -> tuple[Array, ActivationContext]:
@@ -212,7 +212,7 @@ def elu_forward(input: Array, alpha: float = 1.0, *, out: Array | None = None) -
     >>> F.elu_backward(np.zeros(2), ctx).shape
     (2,)
     """
-    x = _arrays.floating(input, "input")
+    x, alpha = _arrays.floating(input, "input"), _arrays.number(alpha, "alpha")
     refuse_overlap(out, x)
     return _apply(_KINDS["elu"], x, out, alpha), ActivationContext(x, alpha)
 
@@ -503,7 +503,7 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0, *, out: A
     >>> F.softplus(np.array([0.0, 30.0])).round(4)
     array([ 0.6931, 30. ])
     """
-    check_beta(beta)
+    beta, threshold = check_beta(beta), _arrays.number(threshold, "threshold")
     return _apply(_KINDS["softplus"], input, out, beta, threshold)
 
 
@@ -519,7 +519,7 @@ def softplus_forward(
     >>> F.softplus_backward(np.zeros(2), ctx).shape
     (2,)
     """
-    check_beta(beta)
+    beta, threshold = check_beta(beta), _arrays.number(threshold, "threshold")
     x = _arrays.floating(input, "input")
     refuse_overlap(out, x)
     return _apply(_KINDS["softplus"], x, out, beta, threshold), ActivationContext(x, beta, threshold)
@@ -545,10 +545,12 @@ def gelu_kind(approximate: str) -> int:
     return _KINDS["gelu" if approximate == "none" else "gelu_tanh"]
 
 
-def check_beta(beta: float) -> None:
-    """Raise if softplus cannot divide by `beta`."""
+def check_beta(beta: float) -> float:
+    """A number that softplus can divide by."""
+    beta = _arrays.number(beta, "beta")
     if beta == 0:
         raise ValueError("beta must not be 0, got 0")
+    return beta
 
 
 def _apply(kind: int, input: Array, out: Array | None, p: float = 0.0, q: float = 0.0) -> Array:

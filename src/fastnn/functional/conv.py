@@ -193,7 +193,7 @@ def _geometry(
     groups: int,
     channel_axis: int,
 ) -> Geometry:
-    last = channels_last(channel_axis)
+    last, groups = channels_last(channel_axis), _arrays.integer(groups, "groups")
     if len(weight) != 4:
         raise ValueError(f"weight must have shape (out_channels, in_channels / groups, KH, KW), got {weight}")
     n, channels, sizes = (shape[0], shape[3], shape[1:3]) if last else (shape[0], shape[1], shape[2:])

@@ -558,11 +558,9 @@ def gaussian_noise_backward(dy: Array, ctx: NoiseContext) -> Array:
 
 def check_probability(p: float, below_one: bool = False) -> float:
     """A probability; below one where a variance is p/(1−p)."""
-    try:
-        if 0.0 <= p < 1.0 or (p == 1.0 and not below_one):
-            return float(p)
-    except TypeError:
-        raise TypeError(f"p must be a number, got {type(p).__name__}") from None
+    p = _arrays.number(p, "p")
+    if 0.0 <= p < 1.0 or (p == 1.0 and not below_one):
+        return p
     raise ValueError(f"p must be in [0, 1{')' if below_one else ']'}, got {p}")
 
 
@@ -580,11 +578,9 @@ def check_rule(p: float, training: bool, mode: str) -> tuple[float, float]:
 
 def check_sigma(sigma: float) -> float:
     """A standard deviation: finite, at least 0."""
-    try:
-        if 0.0 <= sigma < math.inf:
-            return float(sigma)
-    except TypeError:
-        raise TypeError(f"sigma must be a number, got {type(sigma).__name__}") from None
+    sigma = _arrays.number(sigma, "sigma")
+    if 0.0 <= sigma < math.inf:
+        return sigma
     raise ValueError(f"sigma must be finite and at least 0, got {sigma}")
 
 
@@ -598,7 +594,7 @@ def _source(generator: Generator | None) -> Generator:
 
 def _axes(axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     """Axes as sorted numbers from 0."""
-    numbers = (axes,) if isinstance(axes, int) else tuple(axes)
+    numbers = _arrays.integers(axes, "broadcast_axes")
     for axis in numbers:
         if not -ndim <= axis < ndim:
             raise ValueError(f"broadcast_axes must be axes of the input, which has {ndim}, got {axis}")

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import _arrays, _kernels
-from fastnn.functional._checks import REDUCTIONS
+from fastnn.functional._checks import REDUCTIONS, loss_factor, loss_factors
 
 Array = npt.NDArray[Any]
 
@@ -205,9 +205,9 @@ def _forward(
 def _backward(dy: Any, ctx: ElementwiseLossContext) -> Array:
     x, scale, scales = ctx.input, 1.0, None
     if ctx.scalar:
-        scale = float(dy) / ctx.divisor if ctx.divisor else math.nan
+        scale = loss_factor(dy, ctx.divisor)
     else:
-        scales = np.ascontiguousarray(np.broadcast_to(dy, x.shape), dtype=x.dtype).reshape(x.shape)
+        scales = loss_factors(dy, x.shape, x.dtype)
     dx = np.empty_like(x)
     _kernels.elementwise_loss_backward(ctx.kind, x, ctx.target, ctx.weight, ctx.pos_weight, scale, scales, dx)
     return dx

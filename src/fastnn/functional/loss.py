@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import _arrays, _kernels
-from fastnn.functional._checks import REDUCTIONS
+from fastnn.functional._checks import REDUCTIONS, loss_factor, loss_factors
 
 Array = npt.NDArray[Any]
 
@@ -104,6 +104,10 @@ def cross_entropy_forward(
         raise ValueError("input must have a class axis, got shape ()")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    ignore_index = _arrays.integer(ignore_index, "ignore_index")
+    if not -(2**63) <= ignore_index < 2**63:
+        raise ValueError(f"ignore_index must be within int64's range, got {ignore_index}")
+    label_smoothing = _arrays.number(label_smoothing, "label_smoothing")
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
     axis = min(1, x.ndim - 1)
@@ -151,9 +155,9 @@ def cross_entropy_backward(dy: Any, ctx: CrossEntropyContext) -> Array:
     """
     scale, scales = 1.0, None
     if ctx.output_shape is None:
-        scale = float(dy) / ctx.divisor if ctx.divisor else math.nan
+        scale = loss_factor(dy, ctx.divisor)
     else:
-        scales = np.ascontiguousarray(np.broadcast_to(dy, ctx.output_shape), dtype=np.float64)
+        scales = loss_factors(dy, ctx.output_shape, np.float64)
     dx = np.empty_like(ctx.logits)
     _kernels.cross_entropy_rows_backward(
         ctx.logits, ctx.target, ctx.weight, ctx.ignore_index, ctx.label_smoothing, ctx.statistics, scale, scales, dx

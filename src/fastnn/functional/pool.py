@@ -281,8 +281,9 @@ def _geometry(
     kernel = pair(kernel_size, "kernel_size", 1)
     strides = kernel if stride is None else pair(stride, "stride", 1)
     paddings, dilations = pair(padding, "padding", 0), pair(dilation, "dilation", 1)
-    if divisor_override is not None and divisor_override < 1:
-        raise ValueError(f"divisor_override must be at least 1, got {divisor_override}")
+    divisor = 0 if divisor_override is None else _arrays.integer(divisor_override, "divisor_override")
+    if divisor_override is not None and not 1 <= divisor < 2**63:
+        raise ValueError(f"divisor_override must be an integer of at least 1 in int64, got {divisor_override}")
     n, channels, sizes = (shape[0], shape[3], shape[1:3]) if last else (shape[0], shape[1], shape[2:])
     axes = []
     for size, k, s, p, d in zip(sizes, kernel, strides, paddings, dilations):
@@ -303,7 +304,7 @@ def _geometry(
         w,
         maximum,
         bool(count_include_pad),
-        divisor_override or 0,
+        divisor,
     )
     return windows, (n, h[5], w[5], channels) if last else (n, channels, h[5], w[5])
 

@@ -1,7 +1,6 @@
 """Softmax and log-softmax along one axis, and their gradients."""
 
 import math
-import operator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -190,7 +189,7 @@ def _axis(dim: int | None, x: Array) -> int:
     axes = max(1, x.ndim)
     if dim is None:
         return 0 if x.ndim in (0, 1, 3) else 1
-    axis = operator.index(dim)
+    axis = _arrays.integer(dim, "dim")
     if not -axes <= axis < axes:
         raise ValueError(f"dim must be from {-axes} to {axes - 1} for input of shape {x.shape}, got {dim}")
     return axis % axes

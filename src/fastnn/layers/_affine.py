@@ -1,17 +1,17 @@
 """What norm layers share: a weight and a bias, each of which may be absent."""
 
-import operator
 from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import _arrays
 from fastnn._arrays import Array
 from fastnn.layers.base import Layer, Parameter
 
 
 def at_least_one(value: SupportsIndex, name: str) -> int:
-    number = operator.index(value)
+    number = _arrays.integer(value, name)
     if number < 1:
         raise ValueError(f"{name} must be at least 1, got {number}")
     return number

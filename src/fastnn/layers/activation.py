@@ -1,10 +1,10 @@
 """The activation layers: each is the function of the same name in `fastnn.functional`."""
 
-import operator
 from typing import Any
 
 import numpy.typing as npt
 
+from fastnn import _arrays
 from fastnn.functional import activation as F
 from fastnn.functional.softmax import SoftmaxContext, softmax, softmax_backward, softmax_forward
 from fastnn.layers.base import Layer
@@ -50,7 +50,7 @@ class LeakyReLU(Layer):
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
-        self.negative_slope = float(negative_slope)
+        self.negative_slope = _arrays.number(negative_slope, "negative_slope")
 
     def _evaluate(self, x: Array) -> Array:
         return F.leaky_relu(x, self.negative_slope)
@@ -81,7 +81,7 @@ class ELU(Layer):
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        self.alpha = float(alpha)
+        self.alpha = _arrays.number(alpha, "alpha")
 
     def _evaluate(self, x: Array) -> Array:
         return F.elu(x, self.alpha)
@@ -206,9 +206,8 @@ class Softplus(Layer):
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__()
-        F.check_beta(beta)
-        self.beta = float(beta)
-        self.threshold = float(threshold)
+        self.beta = F.check_beta(beta)
+        self.threshold = _arrays.number(threshold, "threshold")
 
     def _evaluate(self, x: Array) -> Array:
         return F.softplus(x, self.beta, self.threshold)
@@ -240,7 +239,7 @@ class Softmax(Layer):
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
-        self.dim = None if dim is None else operator.index(dim)
+        self.dim = None if dim is None else _arrays.integer(dim, "dim")
 
     def _evaluate(self, x: Array) -> Array:
         return softmax(x, self.dim)

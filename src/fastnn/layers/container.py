@@ -1,6 +1,5 @@
 """Layers made of layers, and layers that only arrange."""
 
-import operator
 from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
@@ -184,7 +183,7 @@ class Flatten(Layer):
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
-        self.start_dim, self.end_dim = operator.index(start_dim), operator.index(end_dim)
+        self.start_dim, self.end_dim = _arrays.integer(start_dim, "start_dim"), _arrays.integer(end_dim, "end_dim")
 
     def _evaluate(self, x: Array) -> Array:
         return self._forward(x)[0]

@@ -1,12 +1,12 @@
 """The convolution layer."""
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import _arrays
 from fastnn.functional._checks import channels_last, pair
 from fastnn.functional.conv import Conv2dContext, conv2d, conv2d_backward, conv2d_forward, parameter_gradients
 from fastnn.layers._start import start
@@ -74,8 +74,11 @@ class Conv2d(Layer):
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
         super().__init__()
-        self.in_channels, self.out_channels = operator.index(in_channels), operator.index(out_channels)
-        self.groups = operator.index(groups)
+        self.in_channels, self.out_channels = (
+            _arrays.integer(in_channels, "in_channels"),
+            _arrays.integer(out_channels, "out_channels"),
+        )
+        self.groups = _arrays.integer(groups, "groups")
         if min(self.in_channels, self.out_channels, self.groups) < 1:
             raise ValueError(
                 f"in_channels, out_channels and groups must be at least 1, got {in_channels}, {out_channels}, {groups}"

@@ -1,11 +1,11 @@
 """The linear layer."""
 
-import operator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import _arrays
 from fastnn.functional.linear import LinearContext, input_gradient, linear, linear_forward, parameter_gradients
 from fastnn.layers._start import start
 from fastnn.layers.base import Layer, Parameter
@@ -55,7 +55,10 @@ class Linear(Layer):
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features = operator.index(in_features), operator.index(out_features)
+        self.in_features, self.out_features = (
+            _arrays.integer(in_features, "in_features"),
+            _arrays.integer(out_features, "out_features"),
+        )
         if min(self.in_features, self.out_features) < 1:
             raise ValueError(f"in_features and out_features must be at least 1, got {in_features} and {out_features}")
         weight, offset = start((self.out_features, self.in_features), bias, rng, dtype)

@@ -1,12 +1,12 @@
 """Layer, RMS and group norm: norms without running statistics, around `fastnn.functional`."""
 
-import operator
 from collections.abc import Sequence
 from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import _arrays
 from fastnn._arrays import Array
 from fastnn.functional.norm import (
     NormContext,
@@ -57,7 +57,7 @@ class LayerNorm(AffineNorm):
     ) -> None:
         super().__init__()
         self.normalized_shape = _shape(normalized_shape)
-        self.eps = float(eps)
+        self.eps = _arrays.number(eps, "eps")
         self._set_parameters(self.normalized_shape, elementwise_affine, elementwise_affine and bias, dtype)
 
     def _evaluate(self, x: Array) -> Array:
@@ -112,7 +112,7 @@ class RMSNorm(AffineNorm):
     ) -> None:
         super().__init__()
         self.normalized_shape = _shape(normalized_shape)
-        self.eps = None if eps is None else float(eps)
+        self.eps = None if eps is None else _arrays.number(eps, "eps")
         self._set_parameters(self.normalized_shape, elementwise_affine, False, dtype)
 
     def _evaluate(self, x: Array) -> Array:
@@ -167,8 +167,8 @@ class GroupNorm(AffineNorm):
         )
         if self.num_channels % self.num_groups:
             raise ValueError(f"num_groups must divide num_channels {self.num_channels}, got {self.num_groups}")
-        self.eps = float(eps)
-        self.channel_axis = operator.index(channel_axis)
+        self.eps = _arrays.number(eps, "eps")
+        self.channel_axis = _arrays.integer(channel_axis, "channel_axis")
         self._set_parameters((self.num_channels,), affine, affine, dtype)
 
     def _arguments(self, x: Array) -> tuple[Array, int, Array | None, Array | None, float]:

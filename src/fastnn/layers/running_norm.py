@@ -1,12 +1,12 @@
 """Batch and instance norm: norms with running statistics, and their exact recalibration."""
 
-import operator
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import _arrays
 from fastnn._arrays import Array
 from fastnn.functional.norm import (
     NormContext,
@@ -42,9 +42,9 @@ class RunningNorm(AffineNorm):
     ) -> None:
         super().__init__()
         self.num_features = at_least_one(num_features, "num_features")
-        self.eps = float(eps)
-        self.momentum = None if momentum is None else float(momentum)
-        self.channel_axis = operator.index(channel_axis)
+        self.eps = _arrays.number(eps, "eps")
+        self.momentum = None if momentum is None else _arrays.number(momentum, "momentum")
+        self.channel_axis = _arrays.integer(channel_axis, "channel_axis")
         self.track_running_stats = bool(track_running_stats)
         self._set_parameters((self.num_features,), affine, affine, dtype)
         kind = floating_dtype(dtype)
@@ -78,7 +78,7 @@ class RunningNorm(AffineNorm):
 
     def _check_channels(self, x: Any) -> None:
         shape = np.shape(x)
-        if len(shape) > 1 and shape[self.channel_axis] != self.num_features:
+        if -len(shape) <= self.channel_axis < len(shape) and shape[self.channel_axis] != self.num_features:
             raise ValueError(
                 f"input must have num_features = {self.num_features} channels on axis {self.channel_axis}, "
                 f"got shape {shape}"

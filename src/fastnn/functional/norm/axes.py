@@ -18,7 +18,7 @@ def _standardize_call(
 ) -> tuple[Call, tuple[int, ...] | None]:
     """The call, and the order of axes its input is held in where no view of the array as it lies would do."""
     x = _arrays.floating(input, "input")
-    axes = np.lib.array_utils.normalize_axis_tuple(axis, x.ndim, "axis")  # type: ignore[arg-type]
+    axes = _axes(axis, x)
     marks = _arrays.mask(mask, x.shape)
     view, order = axes_view(x.shape, axes), None
     if view is None:
@@ -28,7 +28,18 @@ def _standardize_call(
         marks = None if marks is None else np.ascontiguousarray(marks.transpose(order))
         view = axes_view(x.shape, range(len(kept), x.ndim))
         assert view is not None
-    return Call(x, view, None, None, (), float(eps), marks), order
+    return Call(x, view, None, None, (), _arrays.number(eps, "eps"), marks), order
+
+
+def _axes(axis: SupportsIndex | Sequence[SupportsIndex], x: Array) -> tuple[int, ...]:
+    """Axes counted from the front."""
+    numbers = _arrays.integers(axis, "axis")
+    if not all(-x.ndim <= number < x.ndim for number in numbers):
+        raise ValueError(f"axis must be axes of the input, which has {x.ndim}, got {axis}")
+    axes = tuple(number % x.ndim for number in numbers)
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"axis must name each axis once, got {axis}")
+    return axes
 
 
 def standardize(

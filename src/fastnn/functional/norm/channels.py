@@ -1,7 +1,6 @@
 """What batch, instance and group norm share: the channel axis, and running statistics."""
 
 import math
-import operator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ def channel_input(input: Any, channel_axis: int, least: int) -> tuple[Array, int
     x = _arrays.floating(input, "input")
     if x.ndim < least:
         raise ValueError(f"input must have at least {least} axes, got shape {x.shape}")
-    axis = operator.index(channel_axis)
+    axis = _arrays.integer(channel_axis, "channel_axis")
     if not -x.ndim <= axis < x.ndim or axis % x.ndim == 0:
         raise ValueError(f"channel_axis must be an axis of the input other than the batch axis 0, got {channel_axis}")
     return x, axis % x.ndim
@@ -33,7 +32,7 @@ def channel_call(x: Array, view: View, axis: int, weight: Any, bias: Any, eps: f
         _arrays.vector(weight, "weight", x.dtype, shape),
         _arrays.vector(bias, "bias", x.dtype, shape),
         shape,
-        float(eps),
+        _arrays.number(eps, "eps"),
         _arrays.mask(mask, x.shape),
     )
 
@@ -71,7 +70,7 @@ def running_of(mean: Any, var: Any, dtype: np.dtype[Any], channels: int, *, upda
 
 
 def finite_momentum(momentum: float) -> float:
-    value = float(momentum)
+    value = _arrays.number(momentum, "momentum")
     if not math.isfinite(value):
         raise ValueError(f"momentum must be a finite number, got {momentum}")
     return value

@@ -1,8 +1,8 @@
 """Group norm: statistics for each group of neighbouring channels of each sample."""
 
-import operator
 from typing import Any, SupportsIndex
 
+from fastnn import _arrays
 from fastnn._arrays import Array
 from fastnn.functional.norm.call import Call, NormContext, context_of, run_backward, run_forward
 from fastnn.functional.norm.channels import channel_call, channel_input
@@ -13,7 +13,7 @@ __all__ = ["group_norm", "group_norm_backward", "group_norm_forward"]
 
 def _group_call(input: Any, num_groups: Any, weight: Any, bias: Any, eps: float, channel_axis: int, mask: Any) -> Call:
     x, axis = channel_input(input, channel_axis, 2)
-    groups = operator.index(num_groups)
+    groups = _arrays.integer(num_groups, "num_groups")
     if groups < 1 or x.shape[axis] % groups:
         raise ValueError(f"num_groups must divide the number of channels {x.shape[axis]}, got {groups}")
     view = group_view(x.shape, axis, groups)

@@ -1,6 +1,5 @@
 """Layer and RMS norm: statistics over the last axes."""
 
-import operator
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
@@ -25,10 +24,7 @@ def _trailing_call(
     input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float, mask: Any, centered: bool
 ) -> Call:
     x = _arrays.floating(input, "input")
-    try:
-        shape = tuple(map(operator.index, normalized_shape))
-    except TypeError:
-        shape = (operator.index(normalized_shape),)
+    shape = _arrays.integers(normalized_shape, "normalized_shape")
     if not shape or x.shape[x.ndim - len(shape) :] != shape or len(shape) > x.ndim:
         raise ValueError(
             f"normalized_shape must be the end of the input's shape {x.shape} and not empty, got {normalized_shape}"
@@ -39,7 +35,7 @@ def _trailing_call(
         _arrays.vector(weight, "weight", x.dtype, shape),
         _arrays.vector(bias, "bias", x.dtype, shape),
         shape,
-        float(eps),
+        _arrays.number(eps, "eps"),
         _arrays.mask(mask, x.shape),
         centered,
     )
@@ -149,7 +145,7 @@ def layer_norm_backward(dy: Any, ctx: NormContext) -> tuple[Array, Array | None,
 
 def _rms_eps(input: Any, eps: float | None) -> float:
     if eps is not None:
-        return float(eps)
+        return _arrays.number(eps, "eps")
     return float(np.finfo(_arrays.floating(input, "input").dtype).eps)
 
 
