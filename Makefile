@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What the compiled parts are made from: a change here rebuilds them (the install is editable: Python files are live).
 SOURCES := pyproject.toml setup.py $(wildcard src/fastnn/_kernels/*.pyx src/fastnn/_kernels/*.pxd)
 
-.PHONY: demo test bench bench-peers lint clean
+.PHONY: demo test bench bench-check bench-peers lint clean
 
 demo: $(VENV)/.built $(VENV)/.extra-demo
 	$(BIN)/python -m fastnn train --out runs/demo --force $(DEMO_OPTIONS)
@@ -16,7 +16,12 @@ test: $(VENV)/.built $(VENV)/.extra-test $(VENV)/.extra-demo
 
 # fastnn alone; bench-peers runs the same cases beside PyTorch and JAX.
 bench: $(VENV)/.built $(VENV)/.extra-test
-	GOMP_SPINCOUNT=1000 OPENBLAS_THREAD_TIMEOUT=4 $(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench.json $(BENCH_OPTIONS)
+	GOMP_SPINCOUNT=1000 OPENBLAS_THREAD_TIMEOUT=4 $(BIN)/python -m pytest bench --benchmark-only --passes 5 \
+		--benchmark-columns=median,iqr,rounds --benchmark-json=bench.json $(BENCH_OPTIONS)
+
+# Every case of the suite verified against its oracle, none timed.
+bench-check: $(VENV)/.built $(VENV)/.extra-test
+	$(BIN)/python -m pytest bench --benchmark-disable
 
 bench-peers: $(VENV)/.built $(VENV)/.extra-test $(VENV)/.extra-demo $(VENV)/.extra-peers
 	$(BIN)/python bench/peers.py $(BENCH_OPTIONS)

@@ -4,61 +4,9 @@
 public operation. Shapes are real ones from a single row to beyond the caches, with odd sizes among them.
 """
 
-import math
-from dataclasses import dataclass, field
 from typing import Any
 
-Shape = tuple[int, ...]
-
-# Families whose time goes into arithmetic or calls: how they compare with a copy says nothing.
-COMPUTE_BOUND = {"product", "network", "initialiser", "random numbers", "call overhead", "import"}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One line of the table.
-
-    Parameters
-    ----------
-    operation : str
-        The public name that is timed.
-    shape : tuple of int
-        Of the input, in memory order: channels last for the layout NHWC.
-    source : str
-        The network that has this shape.
-    arrays : float
-        How many arrays of this shape must move between memory and the processor, read and written together.
-    family : str
-        What it is reported with.
-    options : dict
-        What else the operation takes; `channel_axis` tells the layout.
-    """
-
-    operation: str
-    shape: Shape
-    source: str
-    arrays: float
-    family: str
-    options: dict[str, Any] = field(default_factory=dict, hash=False)
-    dtype: str = "float32"
-
-    @property
-    def bytes(self) -> int:
-        parameters = self.operation in ("SGD.step", "GradientAccumulator.add")
-        elements = sum(self.shape) if parameters else math.prod(self.shape)
-        return int(elements * (8 if self.dtype == "float64" else 4) * self.arrays)
-
-    @property
-    def large(self) -> bool:
-        """Whether the copy limit applies: memory traffic in arrays over 64 KB."""
-        return self.family not in COMPUTE_BOUND and self.bytes / max(1.0, self.arrays) > 65536
-
-    @property
-    def name(self) -> str:
-        shown = [f"{key}={value}" for key, value in self.options.items()]
-        size = "x".join(map(str, self.shape)) if len(self.shape) < 6 else f"{len(self.shape)} arrays"
-        return "-".join([self.operation, size, *shown] + ([self.dtype] if self.dtype != "float32" else []))
-
+from case import Case, Shape
 
 # ---- norms -----------------------------------------------------------------------------------------------------------
 
@@ -86,6 +34,7 @@ LAYER_NORM = [
 RMS_NORM = [
     ((1, 4096), "Llama-7B, one token"),
     ((512, 4096), "Llama-7B, prefill"),
+    ((2048, 4096), "Llama-7B, longer prefill, beyond the caches"),
     ((2048, 2048), "TinyLlama, prefill"),
     ((64, 896), "Qwen2-0.5B, 64 tokens"),
     ((16384, 128), "Qwen3 query heads"),
@@ -114,7 +63,8 @@ TABULAR = [
     ((8192, 512), "tabular, wide"),
 ]
 
-EVAL_IMAGES = [IMAGES[k] for k in (0, 3, 5, 7)]
+# In evaluation mode: inference, so batches of one too.
+EVALUATED = [IMAGES[k] for k in (0, 3, 5, 7)] + [((1, 100), "tabular, one row"), TABULAR[2]]
 
 INSTANCE_NORM = [
     ((32, 64, 28, 28), "style transfer, batch 32"),
@@ -137,6 +87,13 @@ STANDARDIZE = [
     ((16, 80, 300), (2,), "log-mel spectrogram"),
 ]
 
+# Those whose time in float64 is worth a line: rows, and columns with both layouts.
+WIDE: list[tuple[str, Shape, dict[str, Any]]] = [
+    ("layer_norm", (512, 768), {}),
+    ("batch_norm", (8, 128, 28, 28), {"training": True}),
+    ("batch_norm", (8, 28, 28, 128), {"training": True, "channel_axis": -1}),
+]
+
 
 def last(shape: Shape) -> Shape:
     """The same image with the channels last."""
@@ -150,10 +107,10 @@ def _both_layouts(shape: Shape) -> list[tuple[Shape, dict[str, Any]]]:
 def _norms() -> list[Case]:
     table: list[Case] = []
 
-    def both_ways(operation: str, shape: Shape, source: str, **options: Any) -> None:
+    def both_ways(operation: str, shape: Shape, source: str, dtype: str = "float32", **options: Any) -> None:
         # Forward reads x and writes y; backward reads x and dy and writes dx. Parameters and statistics are small.
-        table.append(Case(operation, shape, source, 2, "norm forward", options))
-        table.append(Case(f"{operation}_backward", shape, source, 3, "norm backward", options))
+        table.append(Case(operation, shape, source, 2, "norm forward", options, dtype))
+        table.append(Case(f"{operation}_backward", shape, source, 3, "norm backward", options, dtype))
 
     for shape, source in LAYER_NORM:
         both_ways("layer_norm", shape, source)
@@ -162,7 +119,7 @@ def _norms() -> list[Case]:
     for image, source in IMAGES + TABULAR:
         for shape, layout in _both_layouts(image):
             both_ways("batch_norm", shape, source, training=True, **layout)
-    for image, source in EVAL_IMAGES:
+    for image, source in EVALUATED:
         for shape, layout in _both_layouts(image):
             both_ways("batch_norm", shape, source, training=False, **layout)
     for image, source in INSTANCE_NORM:
@@ -173,6 +130,8 @@ def _norms() -> list[Case]:
             both_ways("group_norm", shape, source, num_groups=groups, **layout)
     for shape, axis, source in STANDARDIZE:
         both_ways("standardize", shape, source, axis=axis)
+    for operation, shape, options in WIDE:
+        both_ways(operation, shape, "in double precision", dtype="float64", **options)
     return table
 
 
@@ -187,9 +146,12 @@ ACTIVATION_SHAPES = [
 SOFTMAX = [((384, 384), "BERT-base, one head"), ((16, 50257), "GPT-2 vocabulary")]
 CLASSIFIERS = [((64, 10), "digits"), ((256, 1000), "ImageNet"), ((16, 50257), "GPT-2 vocabulary")]
 DROPOUT = [
+    ((256,), "one row"),
     ((1000,), "one small layer"),
+    ((128, 512), "64 K elements"),
+    ((1024, 1024), "1 M elements"),
     ((512, 3072), "BERT-base, feed-forward"),
-    ((4096, 4096), "beyond the caches"),
+    ((4096, 4096), "16 M elements, beyond the caches"),
 ]
 
 
@@ -217,12 +179,13 @@ def _functions() -> list[Case]:
     both_ways("max_pool2d", (32, 64, 56, 56), "ResNet-50 stage 1", "pooling", (1.25, 1.25), kernel_size=2)
     both_ways("avg_pool2d", (32, 64, 56, 56), "DenseNet transition", "pooling", (1.25, 1.25), kernel_size=2)
     for shape, source in DROPOUT:
-        both_ways("dropout", shape, source, "dropout", (2, 2), p=0.1)
-    both_ways("dropout", DROPOUT[1][0], DROPOUT[1][1], "dropout", (2, 2), p=0.5)
+        for p in (0.1, 0.5):
+            both_ways("dropout", shape, source, "dropout", (2, 2), p=p)
     both_ways("gaussian_dropout", (512, 3072), "BERT-base, feed-forward", "dropout", (2, 2), p=0.1)
     both_ways("alpha_dropout", (512, 3072), "self-normalising net", "dropout", (2, 2), p=0.1)
     both_ways("gaussian_noise", (512, 3072), "BERT-base, feed-forward", "dropout", (2, 2), sigma=0.1)
     both_ways("drop_path", (64, 197, 192), "ViT-Ti, 64 images", "dropout", (2, 2), p=0.2)
+    table.append(Case("dropout_mask", (512, 3072), "BERT-base, feed-forward", 0.25, "dropout", {"p": 0.1}))
     return table
 
 
@@ -233,34 +196,74 @@ RESNET18 = (9408, *[36864] * 4, 73728, *[147456] * 3, 294912, *[589824] * 3, 117
 MLP = (784 * 256, 256, 256 * 10, 10)
 INITIALISERS = [
     "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "lecun_normal", "orthogonal",
-    "trunc_normal", "uniform", "normal",
+    "trunc_normal", "uniform", "normal", "variance_scaling", "constant", "zeros", "ones",
 ]  # fmt: skip
 
 
-def _objects() -> list[Case]:
+# Networks that `networks.py` builds, and the batches they are trained on.
+NETWORKS = [
+    ("MLP 64-128-128-10", (64, 64), "digits"),
+    ("MLP 784-1024-1024-10", (128, 784), "MNIST"),
+    ("conv net", (64, 1, 8, 8), "what make demo trains"),
+    ("residual net", (32, 3, 32, 32), "small ResNet on CIFAR-10"),
+]
+CALLS = ["LayerNorm", "RMSNorm", "BatchNorm", "Linear", "ReLU", "Dropout"]
+DRAWS = ["Generator.uniform", "Generator.normal", "Generator.words", "Generator.permutation"]
+SCHEDULES = [
+    "Constant", "Exponential", "Cosine", "CosineRestarts", "Linear", "Polynomial", "Piecewise", "InverseTime",
+    "InverseSqrt", "Warmup", "Join", "OneCycle", "Cyclic", "ReduceOnPlateau",
+]  # fmt: skip
+
+
+def _learning() -> list[Case]:
+    """What works on lists of parameters, and whole networks."""
     table = [
         Case("SGD.step", MLP, "MLP on MNIST", 5, "SGD"),
         Case("SGD.step", RESNET18, "ResNet-18", 5, "SGD"),
         Case("SGD.step", (2**23,), "one matrix of 8.4 M", 5, "SGD"),
+        Case("SGD.step", RESNET18, "ResNet-18", 6, "SGD", {"clip_norm": 1.0}),
+        Case("SGD.step", (2**20,), "one matrix of 1024 × 1024", 7, "SGD", {"constraint": "MaxRowNorm"}),
+        Case("SGD.step", (2**20,), "one matrix of 1024 × 1024", 7, "SGD", {"constraint": "L2Ball"}),
+        Case("optim.clip_grad_norm", RESNET18, "ResNet-18", 3, "SGD"),
+        Case("optim.l2_penalty", RESNET18, "ResNet-18", 1, "SGD"),
+        Case("optim.add_gradient_noise", MLP, "MLP on MNIST", 2, "random numbers"),
+        Case("GradientAccumulator.add", MLP, "MLP on MNIST", 4, "accumulation"),
         Case("GradientAccumulator.add", RESNET18, "ResNet-18", 4, "accumulation"),
         Case("GradientAccumulator.add", RESNET18, "ResNet-18", 6, "accumulation", {"statistics": True}),
-        Case("Generator.uniform", (2**20,), "a million", 1, "random numbers"),
-        Case("Generator.normal", (2**20,), "a million", 1, "random numbers"),
-        Case("LayerNorm.__call__", (1, 64), "tiny classifier, one row", 2, "call overhead"),
-        Case("training step", (64, 1, 8, 8), "conv net on digits", 1, "network"),
-        Case("inference", (1, 1, 8, 8), "conv net on digits", 1, "network"),
-        Case("inference", (256, 1, 8, 8), "conv net on digits", 1, "network"),
-        Case("import", (), "numpy alone, to subtract", 0, "import", {"module": "numpy"}),
-        Case("import", (), "fastnn", 0, "import", {"module": "fastnn"}),
+        Case("GradientAccumulator.finish", RESNET18, "ResNet-18, with one addition", 7, "accumulation"),
+        Case("GradientAccumulator.sample", MLP, "MLP on MNIST", 3, "random numbers"),
+        Case("save", RESNET18, "ResNet-18", 2, "files"),
+        Case("load", RESNET18, "ResNet-18", 2, "files"),
+        Case("load_metadata", RESNET18, "ResNet-18", 0, "files"),
     ]
+    for net, shape, source in NETWORKS:
+        table.append(Case("training step", shape, source, 1, "training step", {"net": net}))
+        table.append(Case("inference", (1, *shape[1:]), f"{source}, one sample", 1, "inference", {"net": net}))
+        table.append(Case("inference", shape, source, 1, "inference", {"net": net}))
+    over_samples = ("train.fit", "train.evaluate", "train.predict", "full_gradient", "recalibrate", "init.audit")
+    return table + [
+        Case(operation, (256, 1, 8, 8), "256 digits", 1, "training step", {"net": "conv net"})
+        for operation in over_samples
+    ]
+
+
+def _small() -> list[Case]:
+    """Random numbers, initialisers, what a call and an import cost."""
+    table = [Case(draw, (2**20,), "a million", 1, "random numbers") for draw in DRAWS]
+    table.append(Case("random.threefry4x32", (4,), "one block", 1, "random numbers"))
     for name in INITIALISERS:
         shape = (256, 256) if name == "orthogonal" else (512, 256, 3, 3)
         table.append(Case(f"init.{name}", shape, "ResNet-50 filters", 1, "initialiser"))
+    table += [Case(f"{name}.__call__", (1, 64), "one row, in evaluation mode", 2, "call overhead") for name in CALLS]
+    table += [Case(f"schedules.{name}", (10000,), "each of 10 000 steps", 2, "schedule") for name in SCHEDULES]
+    table += [
+        Case("import", (), "beyond an empty interpreter", 0, "import", {"module": m}) for m in ("numpy", "fastnn")
+    ]
     return table
 
 
 NORMS = _norms()
-CASES = NORMS + _functions() + _objects()
+CASES = NORMS + _functions() + _learning() + _small()
 
 # Sizes that double, for the growth of the cost; the slope must stay that of the bytes.
 GROWTH = [Case("layer_norm", (2**k, 256), "growth", 2, "growth") for k in range(0, 15, 2)]

@@ -1,10 +1,11 @@
 """What changed between two runs: `python bench/compare.py old.json new.json`; exits 1 on a regression beyond the noise.
 
 Both files come from `make bench` (pytest-benchmark's --benchmark-json). Cases are gathered by operation. The change
-of an operation is the geometric mean over its cases of new/old medians, divided by the change of the copy limit,
-which tells how the machine differed between the runs. Its noise is estimated twice, and the larger counts: from the
-quartiles of each case's own rounds, and from how far the cases of all operations scatter around their middle. An
-operation regresses if it is slower by more than `--least` (5 %) and by more than three times its noise.
+of an operation is the geometric mean over its cases of new/old times, divided by the change of the copy limit,
+which tells how the machine differed between the runs. Its noise is estimated twice, and the larger counts: from how
+far apart the two best passes over each case were (with one pass, from the quartiles of its rounds), and from how far
+the cases of all operations scatter around their middle. An operation regresses if it is slower by more than `--least`
+(5 %) and by more than three times its noise.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import math
 import sys
 from collections import defaultdict
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any, NamedTuple
 
 
@@ -32,8 +33,10 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _own_noise(record: dict[str, Any]) -> float:
-    """Standard deviation of the median of one case's rounds, relative, from their quartiles."""
-    stats = record["stats"]
+    """How uncertain one case's time is, relative: by the second-best pass, or as the median of the rounds of one."""
+    stats, passes = record["stats"], sorted(record["extra_info"].get("medians", []))
+    if len(passes) > 1:
+        return math.log(passes[1] / passes[0])
     return 1.2533 * (stats["iqr"] / 1.349) / stats["median"] / math.sqrt(max(1, stats["rounds"]))
 
 
@@ -70,6 +73,16 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
     return sorted(changes, key=lambda change: -change.change)
 
 
+def families(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list[float]]:
+    """Logarithms of new/old for the cases of each family, and of all; the machine's change is left in."""
+    gathered: dict[str, list[float]] = defaultdict(list)
+    for name, record in old.items():
+        if name in new:
+            change = math.log(new[name]["stats"]["median"] / record["stats"]["median"])
+            gathered[record.get("group") or "–"].append(change)
+    return gathered | {"all": [change for changes in gathered.values() for change in changes]}
+
+
 def regressions(changes: list[Change], least: float = 0.05) -> list[Change]:
     return [c for c in changes if c.change > math.log1p(least) and c.change > 3 * c.noise]
 
@@ -92,8 +105,9 @@ def main() -> int:
     for change in changes:
         mark = "  SLOWER" if change in slower else ""
         print(f"{change.operation:42}{change.cases:6}{percent(change.change):>10}{100 * change.noise:>7.1f} %{mark}")
-    weight = sum(c.cases for c in changes)
-    print(f"{'geometric mean':42}{weight:6}{percent(sum(c.change * c.cases for c in changes) / weight):>10}")
+    print(f"\n{'geometric mean of the family':42}{'cases':>6}{'time':>10}")
+    for family, logarithms in families(old, new).items():
+        print(f"{family:42}{len(logarithms):6}{percent(mean(logarithms)):>10}")
     for name in sorted(old.keys() ^ new.keys()):
         print(f"only in the {'old' if name in old else 'new'} file: {name}")
     return 1 if slower else 0

@@ -1,4 +1,4 @@
-"""The other cases on PyTorch eager, torch.compile and JAX jit: functions through autograd and vjp, dropout, SGD.
+"""The other cases on PyTorch eager, torch.compile and JAX jit: functions by autograd and vjp, dropout, SGD, drawing.
 
 What a library does not have (classic accumulation, alpha dropout in JAX, …) has no entry: the case then has fewer
 peers. Random operations draw from the library's own generator.
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cases import Case
+from case import Case
 from functions import FUNCTIONS, operands, upstream
 
 Run = Callable[[], object]
@@ -69,11 +69,8 @@ def _target(case: Case, k: int) -> bool:
 def torch_eager(case: Case) -> Run | None:
     import torch
 
-    if case.operation == "SGD.step":
-        parameters = [torch.randn(size).requires_grad_() for size in case.shape]
-        for p in parameters:
-            p.grad = torch.randn(p.shape)
-        return torch.optim.SGD(parameters, lr=1e-6, momentum=0.9, weight_decay=5e-4, fused=True).step
+    if case.operation.startswith(("SGD.", "optim.", "GradientAccumulator.")):
+        return _torch_parameters(case)
     if case.operation.startswith("init."):
         return _torch_init(case)
     if case.operation in ("Generator.uniform", "Generator.normal"):
@@ -81,6 +78,32 @@ def torch_eager(case: Case) -> Run | None:
         return lambda: draw(case.shape)
     function = _torch_function(case)
     return None if function is None else _torch_run(case, function)
+
+
+def _torch_parameters(case: Case) -> Run | None:
+    """SGD, clipping and accumulation: fused or over lists of tensors, PyTorch's quickest ways."""
+    import torch
+
+    parameters = [torch.randn(size).requires_grad_() for size in case.shape]
+    gradients = [torch.randn(p.shape) for p in parameters]
+    for p, gradient in zip(parameters, gradients):
+        p.grad = gradient
+    clip, statistics = case.options.get("clip_norm"), case.options.get("statistics")
+    if case.operation == "SGD.step" and "constraint" not in case.options:
+        step = torch.optim.SGD(parameters, lr=1e-6, momentum=0.9, weight_decay=5e-4, fused=True).step
+        clipped = torch.nn.utils.clip_grad_norm_
+        return (lambda: (clipped(parameters, clip), step())) if clip else step
+    if case.operation == "optim.clip_grad_norm":
+        return lambda: torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    if case.operation == "GradientAccumulator.add" and not statistics:
+        sums = [torch.zeros(p.shape) for p in parameters]
+
+        def add() -> None:
+            torch._foreach_add_(sums, gradients, alpha=1.0)
+            torch._foreach_zero_(gradients)
+
+        return add
+    return None
 
 
 def _torch_init(case: Case) -> Run | None:
@@ -137,7 +160,7 @@ def jax_jit(case: Case) -> Run | None:
     if op == "dropout":
         return _jax_dropout(case)
     if case.operation == "SGD.step":
-        return _jax_sgd(case)
+        return None if "constraint" in case.options else _jax_sgd(case)
     function = _jax_function(case)
     if function is None:
         return None
@@ -169,7 +192,8 @@ def _jax_sgd(case: Case) -> Run:
     import jax.numpy as jnp
     import optax
 
-    transform = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(1e-6, momentum=0.9))
+    clip = [optax.clip_by_global_norm(case.options["clip_norm"])] if "clip_norm" in case.options else []
+    transform = optax.chain(*clip, optax.add_decayed_weights(5e-4), optax.sgd(1e-6, momentum=0.9))
     parameters = [jnp.ones(size) for size in case.shape]
     gradients = [jnp.ones(size) for size in case.shape]
 

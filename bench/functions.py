@@ -13,7 +13,7 @@ import scipy.special as special
 
 import fastnn
 import fastnn.functional as F
-from cases import Case
+from case import Case
 
 Array = np.ndarray
 
@@ -93,7 +93,7 @@ FUNCTIONS = {
 # What a case says for the benchmark alone, not for the function.
 _OWN = {"conv2d": {"out", "kernel_size"}, "linear": {"out"}}
 
-RANDOM = {"dropout", "gaussian_dropout", "drop_path", "alpha_dropout", "gaussian_noise"}
+RANDOM = {"dropout", "dropout_mask", "gaussian_dropout", "drop_path", "alpha_dropout", "gaussian_noise"}
 
 
 def operands(case: Case) -> tuple[list[Any], dict[str, Any], Array]:
@@ -153,6 +153,8 @@ def _random(case: Case, op: str) -> tuple[Callable[[], object], Callable[[], Non
     """Dropout and its kin: what is kept is scaled, the share that is dropped is p, the gradient has the same places."""
     if op == "gaussian_noise":
         return _noise(case)
+    if op == "dropout_mask":
+        return _mask(case)
     p = case.options["p"]
     x = 1 + np.abs(_real(np.random.default_rng(3), case.shape, case))
     generator = fastnn.Generator(5)
@@ -176,6 +178,16 @@ def _random(case: Case, op: str) -> tuple[Callable[[], object], Callable[[], Non
     if op == case.operation:
         return lambda: function(x, p, True, generator=generator), verify
     return lambda: backward(x, context), verify
+
+
+def _mask(case: Case) -> tuple[Callable[[], object], Callable[[], None]]:
+    """The mask of a dropout, shown."""
+    y, context = F.dropout_forward(np.ones(case.shape, case.dtype), case.options["p"], generator=fastnn.Generator(5))
+
+    def verify() -> None:
+        np.testing.assert_array_equal(F.dropout_mask(context), y != 0)
+
+    return lambda: F.dropout_mask(context), verify
 
 
 def _noise(case: Case) -> tuple[Callable[[], object], Callable[[], None]]:

@@ -7,7 +7,7 @@ import numpy as np
 
 import fastnn.functional as F
 import reference as ref
-from cases import Case
+from case import Case
 
 BOUND = 4.0  # units of the dtype, as everywhere
 EPS = 1e-5

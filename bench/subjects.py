@@ -1,16 +1,19 @@
 """A case as something to run: the timed call and its check, whichever family it belongs to."""
 
 import functions
+import networks
 import norms
 import objects
-from cases import Case
+from case import Case
 
 Subject = objects.Subject
 
 
+NORMS = {"batch_norm", "layer_norm", "rms_norm", "instance_norm", "group_norm", "standardize"}
+
+
 def is_norm(case: Case) -> bool:
-    operation = case.operation.removesuffix("_backward")
-    return operation.endswith("_norm") or operation == "standardize"
+    return case.operation.removesuffix("_backward") in NORMS
 
 
 def subject(case: Case) -> Subject:
@@ -20,4 +23,6 @@ def subject(case: Case) -> Subject:
         return functions.ours(case)
     if is_norm(case):
         return norms.ours(case)
+    if operation in networks.BUILDERS:
+        return networks.BUILDERS[operation](case)
     return objects.build(case)

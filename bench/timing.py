@@ -50,3 +50,16 @@ def interleaved(contenders: dict[str, Run], rounds: int = 9) -> dict[str, list[f
 
 def medians(times: dict[str, list[float]]) -> dict[str, float]:
     return {name: median(values) for name, values in times.items()}
+
+
+def slowed(run: Run, factor: float) -> Run:
+    """`run`, and then waiting until `factor` times its time has passed: a slowdown that a comparison must find."""
+
+    def slower() -> None:
+        start = time.perf_counter()
+        run()
+        end = start + factor * (time.perf_counter() - start)
+        while time.perf_counter() < end:
+            pass
+
+    return slower
