@@ -26,7 +26,7 @@ from fastnn._kernels._streams cimport StreamCounter
 from fastnn._kernels.gate cimport like, regular, same_form, shifted
 from fastnn._kernels.streaming cimport STREAM_BYTES, stream_copy, stream_end
 from fastnn._kernels.threefry cimport (
-    CHUNK, LANES, PLANE_MAIN, PLANE_TIES, ROUNDS, Key, draw_chunk, inlined, stream_key, threefry4x32
+    CHUNK, LANES, PLANE_MAIN, PLANE_TIES, ROUNDS, Key, draw_chunks, inlined, rare, stream_key, threefry4x32
 )
 
 cnp.import_array()
@@ -35,8 +35,11 @@ __all__ = ["apply_mask", "draw_dropout", "dropout", "ready"]
 
 cdef enum:
     GROUP = 128  # elements decided by one chunk
-    BLOCK = 64  # groups to a task: 8192 elements
-    RUN = 8  # groups between two looks at the ties
+    PAIR = 2 * GROUP  # elements whose random words are made in step
+    RUN = 4  # pairs between two looks at the ties
+    LEAST_BLOCK = 8  # runs to a task: 8192 elements
+    MOST_BLOCK = 256  # a megabyte of float32: long stretches of memory are read ahead better
+    TASKS = 64  # enough for a team to share evenly
     LINE = 8192  # elements of a broadcast task
     TIE = 0x80008000
 
@@ -47,6 +50,7 @@ ctypedef struct Dropout:
     const void* x  # IN   (size,)
     void* y  # OUT  (size,)
     Py_ssize_t size
+    Py_ssize_t block  # runs to a task
     Key key
     uint64_t first  # the group at which x starts
     int32_t upper, lower  # the first 16 bits of p as the two halves of a word are compared with them
@@ -63,23 +67,18 @@ cdef inline uint32_t tie_bits(uint32_t z) noexcept nogil:
     return (z - 0x00010001) & ~z
 
 
-cdef inline inlined drop_group(
+# The elements that one chunk decides.
+cdef inline inlined select_group(
     floating* y,  # OUT  (GROUP,), may be x
     const floating* x,  # IN   (GROUP,)
-    uint32_t* ties,  # OUT  (LANES,), bits of TIE set where an element may tie, and was kept
+    const uint32_t* words,  # IN   (CHUNK,)
     const Dropout* d,
-    uint64_t index,
     bint affine,
 ) noexcept nogil:
-    cdef uint32_t words[CHUNK]
     cdef floating values[GROUP]
     cdef floating scale = <floating>d.rule.scale, shift = <floating>d.rule.shift
     cdef floating fill = <floating>d.rule.fill if affine else 0
     cdef int j
-    draw_chunk(words, &d.key, PLANE_MAIN, index)
-    for j in range(LANES):
-        ties[j] = (tie_bits(words[j] ^ d.both) | tie_bits(words[LANES + j] ^ d.both)
-                   | tie_bits(words[2 * LANES + j] ^ d.both) | tie_bits(words[3 * LANES + j] ^ d.both))
     for j in range(GROUP):
         values[j] = x[j] * scale + shift if affine else x[j] * scale
     for j in range(CHUNK):
@@ -88,31 +87,61 @@ cdef inline inlined drop_group(
         y[CHUNK + j] = values[CHUNK + j] if <int32_t>(words[j] & 0xFFFF) >= d.lower else fill
 
 
-# Settle the ties of one group: of the elements kept although their 16 bits equal p's, drop those whose next 48 bits
-# say so.
-cdef void settle_group(
+cdef inline inlined drop_pair(
+    floating* y,  # OUT  (PAIR,), may be x
+    const floating* x,  # IN   (PAIR,)
+    uint32_t* ties,  # OUT  (LANES,), bits of TIE set where an element may tie, and was kept
+    const Dropout* d,
+    uint64_t index,
+    bint affine,
+) noexcept nogil:
+    cdef uint32_t words[2 * CHUNK]
+    cdef uint32_t* more = words + CHUNK
+    cdef int j
+    draw_chunks(words, &d.key, PLANE_MAIN, index, True)
+    for j in range(LANES):
+        ties[j] = (
+            tie_bits(words[j] ^ d.both) | tie_bits(words[LANES + j] ^ d.both)
+            | tie_bits(words[2 * LANES + j] ^ d.both) | tie_bits(words[3 * LANES + j] ^ d.both)
+            | tie_bits(more[j] ^ d.both) | tie_bits(more[LANES + j] ^ d.both)
+            | tie_bits(more[2 * LANES + j] ^ d.both) | tie_bits(more[3 * LANES + j] ^ d.both)
+        )
+    select_group(y, x, words, d, affine)
+    select_group(y + GROUP, x + GROUP, more, d, affine)
+
+
+# Settle the ties of a pair of groups: of the elements kept although their 16 bits equal p's, drop the ones whose next
+# 48 bits say so. Not inlined: compilers would make vectors of it, and draw a block for every element.
+cdef rare settle(
     floating* y,  # OUT  (n,)
     Py_ssize_t n,
+    const uint32_t* ties,  # IN   (LANES,)
     const Dropout* d,
     uint64_t index,
 ) noexcept nogil:
-    cdef uint32_t words[CHUNK]
-    cdef uint32_t x[4]
-    cdef uint32_t differ
-    cdef uint64_t position
+    cdef uint32_t words[2 * CHUNK]
+    cdef uint32_t differ, tie = 0
     cdef Py_ssize_t j
-    draw_chunk(words, &d.key, PLANE_MAIN, index)
+    for j in range(LANES):
+        tie |= ties[j]
+    if tie & TIE == 0:
+        return
+    draw_chunks(words, &d.key, PLANE_MAIN, index, True)
     for j in range(n):
-        differ = words[j] >> 16 ^ d.both >> 16 if j < CHUNK else (words[j - CHUNK] ^ d.both) & 0xFFFF
-        if differ == 0:
-            position = index * GROUP + j
-            x[0] = <uint32_t>position
-            x[1] = <uint32_t>(position >> 32)
-            x[2] = PLANE_TIES
-            x[3] = 0
-            threefry4x32(x, &d.key, ROUNDS)
-            if (<uint64_t>(x[0] & 0xFFFF) << 32 | x[1]) < d.rest:
-                y[j] = <floating>d.rule.fill
+        differ = words[j // GROUP * CHUNK + j % CHUNK] ^ d.both
+        if (differ >> 16 if j % GROUP < CHUNK else differ & 0xFFFF) == 0:
+            settle_element(y + j, d, index * GROUP + j)
+
+
+cdef rare settle_element(floating* y, const Dropout* d, uint64_t position) noexcept nogil:
+    cdef uint32_t x[4]
+    x[0] = <uint32_t>position
+    x[1] = <uint32_t>(position >> 32)
+    x[2] = PLANE_TIES
+    x[3] = 0
+    threefry4x32(x, &d.key, ROUNDS, False)
+    if (<uint64_t>(x[0] & 0xFFFF) << 32 | x[1]) < d.rest:
+        y[0] = <floating>d.rule.fill
 
 
 cdef inline inlined drop_block(
@@ -121,38 +150,36 @@ cdef inline inlined drop_block(
     cdef Dropout d = shared[0]  # a copy that no store into y can change
     cdef uint32_t ties[RUN * LANES]
     cdef uint32_t tie
-    cdef floating results[RUN * GROUP]
-    cdef floating tail[GROUP]
+    cdef uint64_t index  # of the run's first group
+    cdef floating results[RUN * PAIR]
+    cdef floating tail[PAIR]
     cdef floating* target
-    cdef Py_ssize_t group, full, left, part, run, n
-    cdef int i
-    for part in range(BLOCK // RUN):
-        run = block * BLOCK + part * RUN
-        n = min(d.size - run * GROUP, <Py_ssize_t>(RUN * GROUP))
+    cdef Py_ssize_t run, start, k, n, left
+    cdef int j
+    for run in range(block * d.block, (block + 1) * d.block):
+        start = run * RUN * PAIR
+        n = min(d.size - start, <Py_ssize_t>(RUN * PAIR))
         if n <= 0:
             break
-        full = run + n // GROUP
-        left = n % GROUP
-        target = &results[0] if d.streamed else y + run * GROUP
+        left = n % PAIR
+        index = d.first + start // GROUP
+        target = &results[0] if d.streamed else y + start
         memset(ties, 0, sizeof(ties))
-        for group in range(run, full):  # no calls inside: they would spill every vector register
-            drop_group(
-                target + (group - run) * GROUP, x + group * GROUP, ties + (group - run) * LANES, &d, d.first + group,
-                affine
-            )
+        for k in range(n // PAIR):  # no calls inside: they would spill every vector register
+            drop_pair(target + k * PAIR, x + start + k * PAIR, ties + k * LANES, &d, index + 2 * k, affine)
         if left > 0:
-            memcpy(tail, x + full * GROUP, left * sizeof(floating))
-            drop_group(tail, tail, ties + (full - run) * LANES, &d, d.first + full, affine)
-            memcpy(target + (full - run) * GROUP, tail, left * sizeof(floating))
+            k = n // PAIR
+            memcpy(tail, x + start + k * PAIR, left * sizeof(floating))
+            drop_pair(tail, tail, ties + k * LANES, &d, index + 2 * k, affine)
+            memcpy(target + k * PAIR, tail, left * sizeof(floating))
         tie = 0
-        for i in range(RUN * LANES):
-            tie |= ties[i]
+        for j in range(RUN * LANES):
+            tie |= ties[j]
         if tie & TIE and d.rest:
-            for group in range(run, full):
-                settle_group(target + (group - run) * GROUP, GROUP, shared, d.first + group)
-            settle_group(target + (full - run) * GROUP, left, shared, d.first + full)
+            for k in range((n + PAIR - 1) // PAIR):
+                settle(target + k * PAIR, min(n - k * PAIR, <Py_ssize_t>PAIR), ties + k * LANES, shared, index + 2 * k)
         if d.streamed:
-            stream_copy(y + run * GROUP, results, n * sizeof(floating))
+            stream_copy(y + start, results, n * sizeof(floating))
     if d.streamed:
         stream_end()
 
@@ -211,7 +238,9 @@ cdef cnp.ndarray run(
     d.rest = <uint64_t>((p * 65536.0 - d.lower) * 281474976710656.0)  # all exact: powers of two
     d.rule = rule[0]
     d.streamed = d.x != d.y and cnp.PyArray_NBYTES(y) >= STREAM_BYTES
-    cdef Py_ssize_t blocks = (d.size + BLOCK * GROUP - 1) // (BLOCK * GROUP)
+    cdef Py_ssize_t runs = (d.size + RUN * PAIR - 1) // (RUN * PAIR)
+    d.block = min(max(runs // TASKS, <Py_ssize_t>LEAST_BLOCK), <Py_ssize_t>MOST_BLOCK)
+    cdef Py_ssize_t blocks = (runs + d.block - 1) // d.block
     cdef double work = 2.0 * cnp.PyArray_NBYTES(x)
     if blocks == 1:  # shorter than handing over the interpreter's lock
         if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:

@@ -15,7 +15,7 @@ from cython cimport floating
 from libc.math cimport sqrt, sqrtf
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from fastnn._kernels.threefry cimport CHUNK, LANES, PLANE_MAIN, Key, draw_chunk
+from fastnn._kernels.threefry cimport CHUNK, LANES, PLANE_MAIN, Key, draw_chunks
 
 cdef extern from *:
     """
@@ -131,7 +131,7 @@ cdef inline void normal_chunk(
     cdef uint32_t* angle
     cdef floating u, t
     cdef int i, j
-    draw_chunk(words, key, PLANE_MAIN, index)
+    draw_chunks(words, key, PLANE_MAIN, index, False)
     if floating is float:
         for i in range(2):
             angle = words + (2 * i + 1) * LANES

@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.normal cimport normal_chunk
 from fastnn._kernels.threefry cimport (
-    CHUNK, MAX_ROUNDS, PLANE_MAIN, Key, draw_chunk, stream_key, threefry4x32 as threefry4x32_block,
+    CHUNK, MAX_ROUNDS, PLANE_MAIN, Key, draw_chunks, stream_key, threefry4x32 as threefry4x32_block,
 )
 
 cnp.import_array()
@@ -63,23 +63,26 @@ def threefry4x32(counter, key, int rounds=20):
     for i in range(4):
         x[i] = counter[i]
         k.word[i] = key[i]
-    threefry4x32_block(x, &k, rounds)
+    threefry4x32_block(x, &k, rounds, False)
     return x[0], x[1], x[2], x[3]
 
 
 # -- raw words ---------------------------------------------------------------------------------------------------------
 
 cdef void words_task(void* arguments, Py_ssize_t block) noexcept nogil:
-    cdef Fill* fill = <Fill*>arguments
+    cdef Fill fill = (<Fill*>arguments)[0]  # a copy that no store into out can change
     cdef uint32_t* out = <uint32_t*>fill.out
-    cdef uint32_t buffer[CHUNK]
+    cdef uint32_t buffer[2 * CHUNK]
     cdef Py_ssize_t index, left
-    for index in range(block * BLOCK, (block + 1) * BLOCK):
+    for index in range(block * BLOCK, (block + 1) * BLOCK, 2):
         left = fill.size - index * CHUNK
         if left <= 0:
             return
-        draw_chunk(buffer, &fill.key, PLANE_MAIN, index)
-        memcpy(out + index * CHUNK, buffer, min(left, <Py_ssize_t>CHUNK) * sizeof(uint32_t))
+        if left >= 2 * CHUNK:
+            draw_chunks(out + index * CHUNK, &fill.key, PLANE_MAIN, index, True)
+        else:
+            draw_chunks(buffer, &fill.key, PLANE_MAIN, index, True)
+            memcpy(out + index * CHUNK, buffer, left * sizeof(uint32_t))
 
 
 def fill_words(cnp.ndarray out, uint64_t seed, uint64_t stream):
@@ -106,7 +109,7 @@ cdef inline void uniform_chunk(
     cdef uint32_t words[CHUNK]
     cdef floating u
     cdef int j
-    draw_chunk(words, key, PLANE_MAIN, index)
+    draw_chunks(words, key, PLANE_MAIN, index, False)
     if floating is float:
         for j in range(CHUNK):
             u = low + width * (<float><int32_t>(words[j] >> 8) * <float>(2.0 ** -24))
@@ -217,7 +220,7 @@ cdef void shuffle(int64_t* x, uint32_t n, const Key* key) noexcept nogil:
     for m in range(n, 1, -1):
         while True:
             if drawn % CHUNK == 0:
-                draw_chunk(words, key, PLANE_MAIN, drawn // CHUNK)
+                draw_chunks(words, key, PLANE_MAIN, drawn // CHUNK, False)
             product = <uint64_t>words[drawn % CHUNK] * m
             drawn += 1
             threshold = (0 - m) % m if <uint32_t>product < m else 0
