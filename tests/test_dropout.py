@@ -11,7 +11,8 @@ import pytest
 import fastnn
 import fastnn.functional as F
 from fastnn import _kernels
-from fastnn.functional.dropout import SELU_FLOOR, DropoutContext
+from fastnn.functional.dropout import DropoutContext
+from fastnn.functional.dropout.alpha import SELU_FLOOR
 from fastnn.random import threefry4x32
 
 REALS = [np.float32, np.float64]
@@ -206,6 +207,8 @@ def test_out(op, axes):
         ((5, 7), (1,)),
         ((5, 7), (-1,)),
         ((5, 7), 0),
+        ((5, 7), np.int64(0)),
+        ((5, 7), [0]),
         ((5, 7), (0, 1)),
         ((4, 6, 20), (2,)),  # channels first and last, 1-d, 2-d, 3-d
         ((4, 20, 6), (1,)),
@@ -226,7 +229,7 @@ def test_broadcast_axes(shape, axes, dtype):
     """The mask is the one of an array with 1 along these axes, stretched; that one is tested above."""
     x = np.random.default_rng(3).standard_normal(shape).astype(dtype)
     y, ctx = F.dropout_forward(x, 0.4, generator=fastnn.Generator(21), broadcast_axes=axes)
-    listed = {axis % len(shape) for axis in ((axes,) if isinstance(axes, int) else axes)}
+    listed = {axis % len(shape) for axis in np.atleast_1d(axes).tolist()}
     small = [1 if axis in listed else n for axis, n in enumerate(shape)]
     mask = np.broadcast_to(mask_oracle(21, 0, math.prod(small), 0.4).reshape(small), shape)
     np.testing.assert_array_equal(y, np.where(mask, x * dtype(1 / 0.6), 0))

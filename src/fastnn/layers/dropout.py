@@ -7,13 +7,9 @@ import numpy.typing as npt
 
 from fastnn.functional.dropout import (
     DropoutContext,
-    Mode,
     NoiseContext,
     alpha_dropout_backward,
     alpha_dropout_forward,
-    check_probability,
-    check_rule,
-    check_sigma,
     drop_path_backward,
     drop_path_forward,
     dropout,
@@ -24,6 +20,7 @@ from fastnn.functional.dropout import (
     gaussian_noise_backward,
     gaussian_noise_forward,
 )
+from fastnn.functional.dropout.arguments import Mode, check_probability, check_rule, check_sigma
 from fastnn.layers.base import Layer
 from fastnn.random import Generator
 
