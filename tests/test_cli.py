@@ -17,7 +17,7 @@ import pytest
 
 import fastnn
 from fastnn.cli import data, idx, report
-from fastnn.cli.augment import shifted
+from fastnn.cli.augment import moved
 from fastnn.cli.errors import Refusal
 from fastnn.cli.main import main
 from fastnn.train import History
@@ -340,17 +340,51 @@ def test_images_in_either_layout_and_text_labels(tmp_path, capsys):
     assert {row["label"] for row in predictions} == {"up", "down"}
 
 
-def test_shift():
-    """Every image moved as a whole, by every offset in the end, edges repeated."""
-    x = np.random.default_rng(0).standard_normal((500, 2, 5, 6)).astype(np.float32)
-    moved = shifted(x, fastnn.Generator(0), 1)
-    padded = np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)], mode="edge")
-    offsets = set()
-    for before, after in zip(padded, moved):
-        fits = [(a, b) for a in range(3) for b in range(3) if (before[:, a : a + 5, b : b + 6] == after).all()]
-        assert len(fits) == 1
-        offsets.add(fits[0])
-    assert len(offsets) == 9
+def plane(shape, normal):
+    """Images of one linear function of the place, which linear interpolation reproduces, and those places."""
+    places = np.indices(shape).astype(np.float64)
+    places -= (np.array(shape).reshape(2, 1, 1) - 1) / 2
+    return np.tensordot(np.array(normal), places, 1).astype(np.float32), places
+
+
+def motion(before, after):
+    """Matrix and offset that a movement of (two) linear images amounts to, from their middle pixels."""
+    middle = np.s_[8:-8, 8:-8]
+    places = np.stack([np.ones_like(before[0]), *before])[:, *middle].reshape(3, -1)
+    return np.linalg.lstsq(places.T, np.stack([image[middle].ravel() for image in after], 1), rcond=None)[0]
+
+
+def test_images_are_moved():
+    """Rows and columns as images tell where each pixel came from: by a rotation, a magnification and a shift."""
+    x = np.stack([plane((40, 31), (1, 0))[0], plane((40, 31), (0, 1))[0]])
+    count = 400
+    images = moved(np.stack([x] * count), fastnn.Generator(0), 3.0, 20.0, 0.1)
+    found = np.stack([motion(x, image) for image in images])
+    shift, matrix = found[:, 0], found[:, 1:].transpose(0, 2, 1)
+    zoom = np.sqrt(np.linalg.det(matrix))
+    np.testing.assert_allclose(matrix @ matrix.transpose(0, 2, 1), zoom[:, None, None] ** 2 * np.eye(2), atol=1e-5)
+    angle = np.degrees(np.arctan2(matrix[:, 1, 0], matrix[:, 0, 0]))
+    for values, least, most in ((shift, -3, 3), (angle, -20, 20), (1 / zoom, 0.9, 1.1)):
+        width = most - least
+        assert least - 1e-4 <= values.min() < least + 0.02 * width  # 400 uniform values leave no larger gap
+        assert most - 0.02 * width < values.max() <= most + 1e-4
+    drawn = np.stack([*shift.T, angle, zoom])
+    assert abs(np.corrcoef(drawn) - np.eye(4)).max() < 4 / count**0.5
+
+
+def test_images_that_move_by_nothing_stay():
+    x = np.random.default_rng(0).standard_normal((3, 2, 5, 6)).astype(np.float32)
+    np.testing.assert_array_equal(moved(x, fastnn.Generator(0), 0.0, 0.0, 0.0), x)
+
+
+def test_edges_repeat():
+    x = np.zeros((50, 1, 5, 5), np.float32)
+    x[..., 0] = 1
+    images = moved(x, fastnn.Generator(0), 4.0, 0.0, 0.0)
+    assert images.min() == 0
+    right = images[:, 0, 0].argmin(axis=1)  # where the edge's pixels end
+    assert (right == 5).sum() == 0
+    assert {(image[:, : k - 1] == 1).all() for image, k in zip(images[:, 0], right) if k > 0} == {True}
 
 
 # -- options and folders ---------------------------------------------------------------------------------------------
@@ -368,6 +402,9 @@ def test_shift():
         (["train", "--lr"], "--lr: expected one argument"),
         (["train", "--dropout", "1"], "--dropout: must be a number of at least 0 and less than 1"),
         (["train", "--momentum", "-0.1"], "--momentum: must be"),
+        (["train", "--shift", "-1"], "--shift: must be a finite number of at least 0"),
+        (["train", "--rotate", "180"], "--rotate: must be a number of at least 0 and less than 180"),
+        (["train", "--zoom", "1"], "--zoom: must be a number of at least 0 and less than 1"),
         (["train", "--epochs", "0"], "--epochs: must be an integer of at least 1"),
         (["train", "--epochs", "2.5"], "--epochs: must be"),
         (["train", "--batch-size", "0"], "--batch-size: must be"),

@@ -47,7 +47,7 @@ ARROWS["__main__"] = {"cli"}
 # What is imported with the package, and what only inside the function that needs it.
 ALWAYS = {"numpy", "fastnn"} | set(sys.stdlib_module_names)
 LAZY = {
-    "scipy": LIBRARY,
+    "scipy": LIBRARY | {"cli"},
     "matplotlib": {"schedules", "init", "train", "cli"},
     "tqdm": {"_bar", "train", "cli"},
     "sklearn": {"cli"},

@@ -28,8 +28,10 @@ DEFAULTS: dict[str, Any] = {
     "accumulate": 1,
     "weight_decay": 5e-4,
     "constraint": None,
-    "shift": 1,
-    "epochs": 30,
+    "shift": 1.0,
+    "rotate": 10.0,
+    "zoom": 0.1,
+    "epochs": 40,
     "seed": 0,
 }
 QUICK_EPOCHS = 3
@@ -56,12 +58,11 @@ def _number(convert: Callable[[str], Any], allowed: Callable[[Any], bool], what:
 
 
 _count = _number(int, lambda n: 1 <= n < 2**31, "an integer of at least 1")
-_natural = _number(int, lambda n: 0 <= n < 2**31, "an integer of at least 0")
 _seed = _number(int, lambda n: 0 <= n < 2**64, "an integer from 0 to 2**64 - 1")
 _positive = _number(float, lambda v: 0 < v < math.inf, "a finite number greater than 0")
 _not_negative = _number(float, lambda v: 0 <= v < math.inf, "a finite number of at least 0")
-_probability = _number(float, lambda v: 0 <= v < 1, "a number of at least 0 and less than 1")
 _fraction = _number(float, lambda v: 0 <= v < 1, "a number of at least 0 and less than 1")
+_angle = _number(float, lambda v: 0 <= v < 180, "a number of at least 0 and less than 180")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -101,9 +102,11 @@ def _add_train(commands: Any) -> None:
         "with MNIST's IDX files; without a test part every fourth sample is held out", metavar="SOURCE")  # fmt: skip
     add(model, "--model", "conv for images, mlp for any data; auto chooses", choices=("auto", "conv", "mlp"))
     add(model, "--norm", "kind of normalisation", choices=NORMS)
-    add(model, "--dropout", "probability of dropping a unit before the last layer", type=_probability, metavar="P")
+    add(model, "--dropout", "probability of dropping a unit before the last layer", type=_fraction, metavar="P")
     add(model, "--init", "initialiser of the weights", choices=INITIALISERS)
-    add(model, "--shift", "augmentation: move images by up to this many pixels", type=_natural, metavar="PIXELS")
+    add(model, "--shift", "augmentation: move images by up to this many pixels", type=_not_negative, metavar="PIXELS")
+    add(model, "--rotate", "augmentation: turn images by up to this angle", type=_angle, metavar="DEGREES")
+    add(model, "--zoom", "augmentation: magnify or reduce images by up to this part", type=_fraction, metavar="PART")
 
     learning = parser.add_argument_group("learning")
     add(learning, "--schedule", "course of the learning rate; exponential falls to a hundredth",

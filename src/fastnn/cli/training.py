@@ -19,7 +19,7 @@ import numpy.typing as npt
 from fastnn import _threads, checkpoint, schedules
 from fastnn import functional as F
 from fastnn.cli import data, modelfile, report
-from fastnn.cli.augment import shifted
+from fastnn.cli.augment import moved
 from fastnn.cli.errors import Refusal
 from fastnn.cli.models import Architecture
 from fastnn.cli.options import DEFAULTS, QUICK_EPOCHS
@@ -196,7 +196,8 @@ class _Stop:
 
 
 def _run(run: dict[str, Any], task: Task, folder: Path, dataset: data.Dataset, resume: bool) -> int:
-    images, shift = len(task.architecture.shape) == 3, run["shift"]
+    moves = {"pixels": run["shift"], "degrees": run["rotate"], "zoom": run["zoom"]}
+    augment = partial(moved, **moves) if len(task.architecture.shape) == 3 and any(moves.values()) else None
     metadata = {"fastnn.run": json.dumps({"options": run, "digest": dataset.digest}, sort_keys=True)}
     done = 0
 
@@ -220,7 +221,7 @@ def _run(run: dict[str, Any], task: Task, folder: Path, dataset: data.Dataset, r
                 accumulation=run["accumulate"],
                 validation=task.test,
                 evaluate_training=True,
-                augment=partial(shifted, pixels=shift) if images and shift else None,
+                augment=augment,
                 generator=task.generator,
                 callback=callback,
                 checkpoint=folder / CHECKPOINT,
