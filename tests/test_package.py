@@ -12,6 +12,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,10 @@ class TestSources:
 
     def test_no_generated_c(self):
         assert not list(PACKAGE.rglob("*.c"))
+
+    def test_pre_commit_runs_the_versions_that_make_lint_runs(self):
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        pinned = dict(line.split("==") for line in extras["lint"] if "==" in line)
+        hooks = dict(re.findall(r"/([\w-]+)\n +rev: v([\d.]+)", (ROOT / ".pre-commit-config.yaml").read_text()))
+        hooks = {re.sub("-pre-commit|mirrors-", "", name): version for name, version in hooks.items()}
+        assert pinned.items() <= hooks.items()
