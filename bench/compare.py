@@ -3,8 +3,8 @@
 Both files come from `make bench` (pytest-benchmark's --benchmark-json). Cases are gathered by operation. The change
 of an operation is the geometric mean over its cases of new/old times, divided by the change of the copy limit,
 which tells how the machine differed between the runs. Its noise is estimated twice, and the larger counts: from how
-far apart the two best passes over each case were (with one pass, from the quartiles of its rounds), and from how far
-the cases of all operations scatter around their middle. An operation regresses if it is slower by more than `--least`
+far apart the passes over each case were (with one pass, from the quartiles of its rounds), and from how far the
+cases of all operations scatter around their middle. An operation regresses if it is slower by more than `--least`
 (5 %) and by more than three times its noise.
 """
 
@@ -16,6 +16,10 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from passes import uncertainty
 
 
 class Change(NamedTuple):
@@ -33,10 +37,10 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _own_noise(record: dict[str, Any]) -> float:
-    """How uncertain one case's time is, relative: by the second-best pass, or as the median of the rounds of one."""
-    stats, passes = record["stats"], sorted(record["extra_info"].get("medians", []))
+    """How uncertain one case's time is, relative: from the neighbouring passes, or as the median of rounds."""
+    stats, passes = record["stats"], record["extra_info"].get("medians", [])
     if len(passes) > 1:
-        return math.log(passes[1] / passes[0])
+        return uncertainty(passes)
     return 1.2533 * (stats["iqr"] / 1.349) / stats["median"] / math.sqrt(max(1, stats["rounds"]))
 
 

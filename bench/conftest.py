@@ -8,7 +8,8 @@ from pytest_benchmark.plugin import pytest_benchmark_group_stats as group_stats
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tests")]
 
-from passes import best, merged  # noqa: E402
+from environment import installed  # noqa: E402
+from passes import merged, typical  # noqa: E402
 from timing import calls_in, slot, slowed  # noqa: E402
 
 # Scripts with command lines, and peers that need their libraries: nothing to collect.
@@ -17,7 +18,7 @@ collect_ignore_glob = ["*peers.py", "report.py", "compare.py", "spinning.py"]
 
 def pytest_addoption(parser):
     group = parser.getgroup("fastnn")
-    group.addoption("--passes", type=int, default=1, help="how often to go over all cases; the best pass counts (1)")
+    group.addoption("--passes", type=int, default=1, help="how often to go over all cases (1)")
     group.addoption(
         "--slow", metavar="OPERATION=FACTOR", help="wait after each call of an operation: what compare.py must find"
     )
@@ -32,11 +33,15 @@ def pytest_generate_tests(metafunc):
 
 def pytest_benchmark_group_stats(config, benchmarks, group_by):
     """The terminal's table shows each case once."""
-    return group_stats(config, best(benchmarks, lambda record: record["median"]), group_by)
+    return group_stats(config, typical(benchmarks, lambda record: record["median"]), group_by)
 
 
 def pytest_benchmark_update_json(config, benchmarks, output_json):
     output_json["benchmarks"] = merged(output_json["benchmarks"])
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    machine_info["megabytes"] = installed(["fastnn", "numpy", "scipy"])
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ What a library does not have (classic accumulation, alpha dropout in JAX, …) h
 peers. Random operations draw from the library's own generator.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -73,11 +75,34 @@ def torch_eager(case: Case) -> Run | None:
         return _torch_parameters(case)
     if case.operation.startswith("init."):
         return _torch_init(case)
+    if case.operation.endswith(".__call__"):
+        return _torch_module(case)
+    if case.operation == "import":
+        return _fresh_import(case, "torch")
     if case.operation in ("Generator.uniform", "Generator.normal"):
         draw = torch.rand if case.operation.endswith("uniform") else torch.randn
         return lambda: draw(case.shape)
     function = _torch_function(case)
     return None if function is None else _torch_run(case, function)
+
+
+def _torch_module(case: Case) -> Run:
+    """A module in evaluation mode, without a graph."""
+    import torch
+
+    name, width = case.operation.removesuffix(".__call__"), case.shape[-1]
+    arguments = {"ReLU": (), "Dropout": (0.5,), "Linear": (width, width)}.get(name, (width,))
+    module = getattr(torch.nn, {"BatchNorm": "BatchNorm1d"}.get(name, name))(*arguments)
+    module.eval().requires_grad_(False)
+    x = torch.randn(case.shape)
+    return lambda: module(x)
+
+
+def _fresh_import(case: Case, module: str) -> Run | None:
+    """A new interpreter that imports the peer, beside the one that imports fastnn."""
+    if case.options["module"] != "fastnn":
+        return None
+    return lambda: subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
 
 
 def _torch_parameters(case: Case) -> Run | None:
@@ -159,6 +184,8 @@ def jax_jit(case: Case) -> Run | None:
     op = base(case)
     if op == "dropout":
         return _jax_dropout(case)
+    if case.operation == "import":
+        return _fresh_import(case, "jax")
     if case.operation == "SGD.step":
         return None if "constraint" in case.options else _jax_sgd(case)
     function = _jax_function(case)

@@ -1,33 +1,44 @@
-"""Several passes over all cases, minutes apart: what disturbs the machine for seconds spoils a case in one of them.
+"""Several passes over all cases, and which of them counts for a case.
 
-A pass also allocates all arrays anew, for where they lie in memory decides over some per cent. The least of a case's
-medians counts; the others tell how reliable it is.
+What disturbs the machine for seconds spoils a case in one pass only. A pass also allocates all arrays anew, for where
+they lie in memory decides over some per cent. The lower quartile of a case's passes counts: on a shared machine some
+are slowed down by others, and now and then one runs while the neighbours leave the memory to it alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 Record = dict[str, Any]
 
 
-def best(records: Iterable[Record], median: Any) -> list[Record]:
-    """For each name the record with the least `median(record)`, in the order in which the names come."""
-    chosen: dict[str, Record] = {}
+def rank(passes: int) -> int:
+    """Which of the sorted passes counts: the first of up to four, the second of five to eight, …"""
+    return (passes - 1) // 4
+
+
+def typical(records: Iterable[Record], median: Callable[[Record], float]) -> list[Record]:
+    """For each name the record of the pass that counts, in the order in which the names come."""
+    passes: dict[str, list[Record]] = {}
     for record in records:
-        name = record["name"]
-        if name not in chosen or median(record) < median(chosen[name]):
-            chosen[name] = record
-    return list(chosen.values())
+        passes.setdefault(record["name"], []).append(record)
+    return [sorted(found, key=median)[rank(len(found))] for found in passes.values()]
 
 
 def merged(records: list[Record]) -> list[Record]:
-    """One record of pytest-benchmark's JSON for each case, with the medians of all passes and the least copy."""
-    kept = best(records, lambda record: record["stats"]["median"])
+    """One record of pytest-benchmark's JSON for each case, with the medians of all passes, and a copy chosen alike."""
+    kept = typical(records, lambda record: record["stats"]["median"])
     for record in kept:
         passes = [r for r in records if r["name"] == record["name"]]
         extra = record["extra_info"] = dict(record["extra_info"])
         extra["medians"] = [r["stats"]["median"] for r in passes]
         if "copy" in extra:
-            extra["copy"] = min(r["extra_info"]["copy"] for r in passes)
+            extra["copy"] = sorted(r["extra_info"]["copy"] for r in passes)[rank(len(passes))]
         record["stats"].pop("data", None)  # every round of every pass: many megabytes
     return kept
+
+
+def uncertainty(medians: list[float]) -> float:
+    """How far the passes beside the one that counts are from it, as a ratio minus 1; of two passes or more."""
+    k = rank(len(medians))
+    near = sorted(medians)[max(0, k - 1) : k + 2]
+    return (near[-1] / near[0]) ** (1 / (len(near) - 1)) - 1

@@ -48,6 +48,7 @@ def main() -> int:
     # Only now what starts threads: numpy's BLAS, the libraries.
     import fastnn
     import function_peers
+    import network_peers
     import norm_peers
     from case import COMPUTE_BOUND
     from cases import CASES
@@ -62,7 +63,7 @@ def main() -> int:
 
         torch.set_num_threads(threads)
     cases = [c for c in CASES if not chosen.cases or any(part in c.name for part in chosen.cases)]
-    cases = [c for c in cases if c.bytes and not (chosen.skip and chosen.skip in c.name)]
+    cases = [c for c in cases if not (chosen.skip and chosen.skip in c.name)]
     kept = "kept" if chosen.keep_memory else "given back (malloc's default)"
     print(f"{threads} threads, {fastnn._kernels.ISA}, freed memory {kept}; microseconds")
     head = f"{'case':58}{'MB':>8}{'fastnn':>10}" + "".join(f"{n:>10}" for n in names)
@@ -72,16 +73,18 @@ def main() -> int:
         run, verify = subject(case)
         if not chosen.no_check:
             verify()
-        contenders = {"fastnn": run, "copy": copier(case.bytes, threads), "copy, one thread": copier(case.bytes, 1)}
-        peers = norm_peers if is_norm(case) else function_peers
+        contenders = {"fastnn": run}
+        if case.bytes:
+            contenders |= {"copy": copier(case.bytes, threads), "copy, one thread": copier(case.bytes, 1)}
+        peers = norm_peers if is_norm(case) else network_peers if "net" in case.options else function_peers
         for name in names:
             peer = peers.PEERS[name](case)
             if peer is not None:
                 contenders[name] = peer
                 peers.agree(name, case, peer(), run())
-        times = interleaved(contenders, chosen.rounds)
+        times = interleaved(contenders, 3 if case.operation == "import" else chosen.rounds)  # seconds for each import
         median = medians(times)
-        copy = min(median["copy"], median["copy, one thread"])
+        copy = min((median[name] for name in ("copy", "copy, one thread") if name in median), default=math.nan)
         best = min((median[n] for n in names if n in median), default=math.nan) / median["fastnn"]
         row = f"{case.name:58}{case.bytes / 1e6:8.2f}{median['fastnn'] * 1e6:10.1f}"
         row += "".join(f"{median[n] * 1e6:10.1f}" if n in median else f"{'–':>10}" for n in names)
@@ -92,6 +95,7 @@ def main() -> int:
         print(summary(family, [row for row in rows if row["case"].family == family]))
     if chosen.json:
         about = {"threads": threads, "isa": fastnn._kernels.ISA, "memory kept": chosen.keep_memory}
+        about |= environment.machine([LIBRARY[name] for name in names])
         cases_out = [
             {"name": r["case"].name, "family": r["case"].family, "source": r["case"].source, "bytes": r["case"].bytes}
             | {"large": r["case"].large, "times": r["times"]}

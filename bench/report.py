@@ -1,10 +1,12 @@
-"""A table and a picture of a run beside the peers.
+"""A table and a picture of a run: beside the peers, or of fastnn alone.
 
     python bench/peers.py --json peers.json
-    python bench/report.py peers.json --out report        report.md and report.png
+    python bench/report.py peers.json --out report        report.md and report.png; bench.json of `make bench` works too
+    python bench/report.py peers.json --readme            the same into bench/results, and the README's figures from it
 
 For each family: how many times longer the best peer takes (geometric mean, least, greatest) and how many times longer
-fastnn takes than copying the bytes that must move; then every case.
+fastnn takes than copying the bytes that must move; then every case. Several files are joined, so that a long run can be
+done in parts: a case that several hold comes from the last.
 """
 
 import argparse
@@ -16,10 +18,24 @@ from statistics import median
 from typing import Any, NamedTuple
 
 PEERS = {"torch": "PyTorch", "compile": "torch.compile", "jax": "JAX jit"}
+COPIES = ("copy", "copy, one thread")
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "bench" / "results"
+BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
+# What the README shows of single cases: one for each operation that people ask for first.
+SHOWN = [
+    "layer_norm-1x768", "layer_norm-512x768", "layer_norm_backward-512x768", "rms_norm-512x4096",
+    "batch_norm-32x64x56x56-training=True", "batch_norm_backward-32x64x56x56-training=True",
+    "batch_norm-32x56x56x64-training=True-channel_axis=-1",
+    "batch_norm_backward-32x56x56x64-training=True-channel_axis=-1",
+    "batch_norm-1x64x56x56-training=False", "instance_norm-32x64x28x28", "group_norm-2x320x64x64-num_groups=32",
+    "dropout-1024x1024-p=0.1", "SGD.step-8388608", "gelu-512x3072", "cross_entropy-256x1000",
+    "training step-64x1x8x8-net=conv net", "inference-1x1x8x8-net=conv net",
+]  # fmt: skip
 
 
 class Row(NamedTuple):
-    """One case: medians in seconds and the two ratios; NaN where there is no peer."""
+    """One case: medians in seconds and the two ratios; NaN where there is no peer or no copy."""
 
     name: str
     family: str
@@ -32,17 +48,73 @@ class Row(NamedTuple):
     large: bool
 
 
+# ---- results ---------------------------------------------------------------------------------------------------------
+
+
+def from_benchmark(data: dict[str, Any]) -> dict[str, Any]:
+    """pytest-benchmark's file in the form of peers.py's, without peers."""
+    records = data["benchmarks"]
+    extra = records[0]["extra_info"]
+    about = {
+        "threads": extra["threads"],
+        "isa": extra["isa"],
+        "memory kept": False,
+        "processor": data["machine_info"].get("cpu", {}).get("brand_raw", "unknown processor"),
+        "date": data["datetime"][:10],
+        "versions": {},
+        "megabytes": data["machine_info"].get("megabytes", {}),
+    }
+    cases = []
+    for record in records:
+        extra, times = record["extra_info"], {"fastnn": [record["stats"]["median"]]}
+        if "copy" in extra:
+            times["copy"] = [extra["copy"]]
+        cases.append({"name": record["name"], "family": record["group"], "times": times} | extra)
+    return {"about": about, "cases": cases}
+
+
+def load(paths: list[Path]) -> dict[str, Any]:
+    """Several files as one; they must come from the same machine and settings."""
+    parts = [json.loads(path.read_text()) for path in paths]
+    parts = [from_benchmark(part) if "benchmarks" in part else part for part in parts]
+    about = parts[-1]["about"]
+    for part in parts:
+        for key in ("threads", "isa", "memory kept", "processor"):
+            if part["about"][key] != about[key]:
+                raise SystemExit(f"the files differ in {key}: {part['about'][key]} and {about[key]}")
+    cases = {case["name"]: case for part in parts for case in part["cases"]}
+    return {"about": about, "cases": list(cases.values())}
+
+
+def compact(data: dict[str, Any]) -> dict[str, Any]:
+    """Medians alone, with four digits: what is kept beside the sources."""
+    cases = [
+        case | {"times": {name: [float(f"{median(values):.4g}")] for name, values in case["times"].items()}}
+        for case in data["cases"]
+    ]
+    return {"about": data["about"], "cases": cases}
+
+
 def rows_of(data: dict[str, Any]) -> list[Row]:
     rows = []
     for case in data["cases"]:
         times = {name: median(values) for name, values in case["times"].items()}
-        ours, copy = times["fastnn"], min(times["copy"], times["copy, one thread"])
+        ours, copy = times["fastnn"], min((times[name] for name in COPIES if name in times), default=math.nan)
         peers = {name: times[name] for name in PEERS if name in times}
         best = min(peers.values(), default=math.nan) / ours
         rows.append(
             Row(case["name"], case["family"], case["source"], ours, copy, peers, best, ours / copy, case["large"])
         )
     return rows
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+def timed_beside(rows: list[Row]) -> str:
+    """Which peers, in how many cases: a peer need not have, or need not have been asked, every operation."""
+    counts = [f"{PEERS[name]} in {n}" for name in PEERS if (n := sum(name in row.peers for row in rows))]
+    return f"{len(rows)} cases; peers: {', '.join(counts) or 'none'}."
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -54,39 +126,92 @@ def shown(value: float, digits: int = 2) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def markdown(data: dict[str, Any]) -> str:
-    rows, about = rows_of(data), data["about"]
-    memory = "kept by malloc" if about["memory kept"] else "given back by malloc as by default"
+def origin(data: dict[str, Any]) -> str:
+    about = data["about"]
+    memory = "kept by malloc" if about["memory kept"] else "given back by malloc as usual; fastnn keeps two blocks"
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    sizes = ", ".join(f"{name} {size:.1f} MB" for name, size in about["megabytes"].items())
+    return (
+        f"{about['threads']} threads, {about['isa']}, {about['processor']}, {about['date']}"
+        f"{'; ' if versions else ''}{versions}. Fresh outputs, freed memory\n{memory}. Medians of short rounds in one "
+        f"process, contenders in turns. Installed: {sizes}."
+    )
+
+
+def summary(rows: list[Row]) -> list[str]:
+    """A line for each family."""
     lines = [
-        f"{about['threads']} threads, {about['isa']}, float32, fresh outputs, freed memory {memory}. Medians of",
-        "interleaved rounds in one process.",
-        "",
-        "| family | cases | best peer ÷ fastnn: mean | least | greatest | fastnn ÷ copy, over 64 KB |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| family | cases | with a peer | best peer ÷ fastnn: mean | least | greatest | fastnn ÷ copy, over 64 KB |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for family in dict.fromkeys(row.family for row in rows):
         here = [row for row in rows if row.family == family]
         best = [row.best for row in here if not math.isnan(row.best)]
         copies = geometric_mean([row.to_copy for row in here if row.large])
         lines.append(
-            f"| {family} | {len(here)} | {shown(geometric_mean(best))} | {shown(min(best, default=math.nan))} "
-            f"| {shown(max(best, default=math.nan))} | {shown(copies)} |"
+            f"| {family} | {len(here)} | {len(best)} | {shown(geometric_mean(best))} "
+            f"| {shown(min(best, default=math.nan))} | {shown(max(best, default=math.nan))} | {shown(copies)} |"
         )
+    return lines
+
+
+def cases(rows: list[Row]) -> list[str]:
+    """A line for each case, microseconds."""
     names = [name for name in PEERS if any(name in row.peers for row in rows)]
-    lines += [
-        "",
-        "Microseconds:",
-        "",
-        "| case | from | fastnn | " + " | ".join(PEERS[n] for n in names) + " | copy | best ÷ fastnn | fastnn ÷ copy |",
-        "|---|---|" + "---:|" * (len(names) + 4),
-    ]
+    titles = ["case", "from", "fastnn", *(PEERS[n] for n in names), "copy", "best ÷ fastnn", "fastnn ÷ copy"]
+    lines = ["| " + " | ".join(titles) + " |", "|---|---|" + "--:|" * (len(titles) - 2)]
     for row in rows:
-        peers = " | ".join(shown(row.peers.get(name, math.nan) * 1e6, 1) for name in names)
-        lines.append(
-            f"| {row.name} | {row.source} | {row.ours * 1e6:.1f} | {peers} | {row.copy * 1e6:.1f} "
-            f"| {shown(row.best)} | {shown(row.to_copy)} |"
-        )
+        times = [row.ours, *(row.peers.get(name, math.nan) for name in names), row.copy]
+        numbers = [shown(time * 1e6, 1) for time in times] + [
+            shown(row.best),
+            shown(row.to_copy if row.large else math.nan),
+        ]
+        lines.append(f"| {row.name} | {row.source} | " + " | ".join(numbers) + " |")
+    return lines
+
+
+def markdown(data: dict[str, Any]) -> str:
+    rows = rows_of(data)
+    return (
+        "\n".join([origin(data), timed_beside(rows), "", *summary(rows), "", "Microseconds:", "", *cases(rows)]) + "\n"
+    )
+
+
+def figures(data: dict[str, Any]) -> str:
+    """The README's block: the families, some cases, and where the rest is."""
+    rows = rows_of(data)
+    known = {row.name: row for row in rows}
+    lost = sum(row.best < 1 for row in rows)
+    against = sum(not math.isnan(row.best) for row in rows)
+    lines = [
+        origin(data),
+        timed_beside(rows),
+        "",
+        *summary(rows),
+        "",
+        "Above 1 in the middle columns fastnn is faster than the best peer of each case; it is slower in",
+        f"{lost} of the {against} cases that have one. Some of them, in microseconds:",
+        "",
+        *cases([known[name] for name in SHOWN if name in known]),
+        "",
+        "[Every case](bench/results/peers.md), [as a picture](bench/results/peers.png); "
+        "[how to read it and how to measure](bench/README.md).",
+        "A command makes all of it, this block included: "
+        '`make bench-peers BENCH_OPTIONS="--json peers.json"`, then\n`python bench/report.py peers.json --readme`.',
+    ]
     return "\n".join(lines) + "\n"
+
+
+def insert(text: str, block: str) -> str:
+    """A README with `block` between its marks."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"no {BEGIN.strip()} … {END.strip()} to write between")
+    return before + begin + block + end + after
+
+
+# ---- picture ---------------------------------------------------------------------------------------------------------
 
 
 def picture(data: dict[str, Any], path: Path) -> None:
@@ -115,19 +240,30 @@ def picture(data: dict[str, Any], path: Path) -> None:
         pane.grid(axis="x", alpha=0.3)
     panes[0].set_yticks(range(len(families)), families)
     panes[0].set_ylim(len(families) - 0.5, -0.5)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, metadata={"Software": None})
     plt.close(figure)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="what peers.py --json wrote")
+    parser.add_argument("results", type=Path, nargs="+", help="what peers.py --json or make bench wrote")
     parser.add_argument("--out", type=Path, default=Path("report"), help="without suffix (report)")
+    parser.add_argument("--readme", action="store_true", help="write bench/results and the README's figures")
     chosen = parser.parse_args()
-    data = json.loads(chosen.results.read_text())
-    chosen.out.with_suffix(".md").write_text(markdown(data))
-    picture(data, chosen.out.with_suffix(".png"))
-    print(f"wrote {chosen.out.with_suffix('.md')} and {chosen.out.with_suffix('.png')}")
+    data = load(chosen.results)
+    out = chosen.out
+    if chosen.readme:
+        RESULTS.mkdir(exist_ok=True)
+        out, data = RESULTS / "peers", compact(data)
+        lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in data["cases"])
+        about = json.dumps(data["about"], ensure_ascii=False)
+        out.with_suffix(".json").write_text(f'{{"about": {about},\n"cases": [\n{lines}\n]}}\n')
+        readme = ROOT / "README.md"
+        readme.write_text(insert(readme.read_text(), figures(data)))
+        print(f"wrote the figures in {readme}")
+    out.with_suffix(".md").write_text(markdown(data))
+    picture(data, out.with_suffix(".png"))
+    print(f"wrote {out.with_suffix('.md')} and {out.with_suffix('.png')}")
     return 0
 
 

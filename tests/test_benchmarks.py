@@ -16,8 +16,8 @@ sys.path.insert(0, str(BENCH))
 
 from cases import CASES  # noqa: E402
 from compare import compare, regressions  # noqa: E402
-from passes import merged  # noqa: E402
-from report import markdown, picture  # noqa: E402
+from passes import merged, uncertainty  # noqa: E402
+from report import load, markdown, picture, rows_of  # noqa: E402
 
 # Public names without a case: what only holds, sets or names something, and text. All else needs one.
 WITHOUT_A_CASE = {
@@ -106,19 +106,22 @@ class TestCompare:
         assert ("SLOWER" in done.stdout) == bool(status)
 
 
-def test_the_best_pass_counts_and_the_others_tell_the_noise():
-    def record(name, median, copy):
+def test_the_lower_quartile_of_the_passes_counts_and_its_neighbours_tell_the_noise():
+    def record(name, median):
         stats = {"median": median, "iqr": 0.0, "rounds": 5, "data": [median] * 5}
-        return {"name": name, "group": "norm", "stats": stats, "extra_info": {"operation": name, "copy": copy}}
+        return {"name": name, "stats": stats, "extra_info": {"operation": name, "copy": 10 * median}}
 
-    kept = merged([record("a", 3.0, 1.0), record("b", 1.0, 1.0), record("a", 2.0, 2.0), record("b", 4.0, 1.0)])
-    assert [(r["name"], r["stats"]["median"], r["extra_info"]["copy"]) for r in kept] == [
-        ("a", 2.0, 1.0),
-        ("b", 1.0, 1.0),
-    ]
-    assert [r["extra_info"]["medians"] for r in kept] == [[3.0, 2.0], [1.0, 4.0]]
+    passes = [record(name, median) for median in (5.0, 2.0, 1.0, 3.0, 4.0) for name in ("a", "b")] + [record("c", 2.0)]
+    kept = merged([*passes, record("c", 1.0)])
+    seen = [(r["name"], r["stats"]["median"], r["extra_info"]["copy"]) for r in kept]
+    assert seen == [("a", 2.0, 20.0), ("b", 2.0, 20.0), ("c", 1.0, 10.0)]
+    assert kept[0]["extra_info"]["medians"] == [5.0, 2.0, 1.0, 3.0, 4.0]
     assert "data" not in kept[0]["stats"]
-    # A disturbed pair of passes may differ by half without being a regression; the same with quiet ones is.
+    assert uncertainty([9.0, 1.0, 1.1, 1.21, 9.0]) == pytest.approx(0.1)
+    assert uncertainty([1.2, 1.0]) == pytest.approx(0.2)
+
+
+def test_passes_that_differ_are_no_regression():
     old, quiet = run_of(1), run_of(2, slow="c", factor=1.5)
     noisy = run_of(2, slow="c", factor=1.5)
     for run, other in ((quiet, 1.01), (noisy, 1.9)):
@@ -140,13 +143,28 @@ class TestReport:
             self.case("layer_norm-2", "norm", True, torch=16e-6),
             self.case("alone", "network", False),
         ]
-        return {"about": {"threads": 2, "isa": "x86_64_v3", "memory kept": False}, "cases": cases}
+        about = {"threads": 2, "isa": "x86_64_v3", "memory kept": False, "processor": "P", "date": "2026-11-26"}
+        return {"about": about | {"versions": {"torch": "2.13.0"}, "megabytes": {"fastnn": 3.0}}, "cases": cases}
 
     def test_table(self):
         text = markdown(self.data())
-        assert "| norm | 2 | 4.00 | 2.00 | 8.00 | 2.00 |" in text
-        assert "| network | 1 | – | – | – | – |" in text
+        assert "| norm | 2 | 2 | 4.00 | 2.00 | 8.00 | 2.00 |" in text
+        assert "| network | 1 | 0 | – | – | – | – |" in text
         assert "| layer_norm-1 | a net | 2.0 | 8.0 | 4.0 | 1.0 | 2.00 | 2.00 |" in text
+        assert "torch 2.13.0" in text
+
+    def test_a_run_in_parts(self, tmp_path):
+        first, second = self.data(), self.data()
+        second["cases"] = [self.case("layer_norm-2", "norm", True, torch=10e-6), self.case("more", "norm", True)]
+        paths = [tmp_path / "first.json", tmp_path / "second.json"]
+        for path, part in zip(paths, (first, second)):
+            path.write_text(json.dumps(part))
+        rows = {row.name: row for row in rows_of(load(paths))}
+        assert list(rows) == ["layer_norm-1", "layer_norm-2", "alone", "more"]
+        assert rows["layer_norm-2"].best == pytest.approx(5.0)
+        paths[0].write_text(json.dumps(first | {"about": first["about"] | {"threads": 1}}))
+        with pytest.raises(SystemExit, match="threads"):
+            load(paths)
 
     def test_picture(self, tmp_path):
         pytest.importorskip("matplotlib")
