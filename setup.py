@@ -35,6 +35,9 @@ if chosen := os.environ.get("FASTNN_BUILD_ISA"):
 # Never -ffast-math: it reorders sums, and GCC's start-up code for it changes the importing process's FPU state.
 # -ffp-contract=off keeps fused multiply-adds where the source says fma, so that every level rounds alike.
 FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-unused-function"]
+# Loops that copy or clear a few registers' worth of a local array stay loops: as calls of memcpy they would force the
+# array, and what is computed into it, out of the registers.
+FLAGS += ["-fno-tree-loop-distribute-patterns"]
 # Release builds carry no debug information, which the interpreter's own flags ask for: it is most of a wheel.
 FLAGS += ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
 

@@ -40,6 +40,7 @@ MODULES: tuple[str, ...] = (
     "products",
     "random",
     "rows_backward",
+    "rows_backward_own",
     "rows_forward",
     "sgd",
     "softmax",

@@ -233,6 +233,9 @@ def rows_forward(
 def rows_layer_norm(
     x: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float, centered: bool
 ) -> Array | None: ...
+def rows_backward_own(
+    dy: Array, x: Array, groups: Array, view: View, period: int, weight: Array, mask: Array | None, centered: bool
+) -> tuple[Array, Array | None, Array | None]: ...
 def rows_backward(
     dy: Array,
     x: Array,

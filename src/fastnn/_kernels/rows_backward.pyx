@@ -1,4 +1,4 @@
-"""Norms whose statistics run along contiguous memory: backward.
+"""Norms whose statistics run along contiguous memory: backward, where neighbours share a weight or there is none.
 
 With g = dy·weight, x̂ the normalised input and n the elements counted in a group,
 
@@ -6,50 +6,37 @@ With g = dy·weight, x̂ the normalised input and n the elements counted in a gr
     dweight = Σ dy·x̂,  dbias = Σ dy                     over all that share a weight
 
 Design
-  (A) Two ways to hold a weight, hence two kernels over one set of formulas. *Segments*: neighbours share a weight
-      (batch, instance, group norm of channels-first images, or none at all); the two sums of each segment give both
-      the group's means and the parameter gradients. *Columns*: each place in a row has its own weight (layer norm,
-      RMS norm); rows are taken TILE_ROWS at a time, and the second pass adds dy·x̂ and dy down the columns, tile by
-      tile, while it writes dinput.
-  (B) x̂ is computed again from x and the saved statistics by the same inline function as in forward: nothing but
-      four numbers for each group is kept.
-  (C) Running sums as in rows_forward (C). Parameter gradients of columns: float over TILE_ROWS rows, then double
-      (double-double) over a chunk of rows, chunks added in order; the chunks depend on the shape alone.
-  (D) Normwise error: dinput = fma(dy, w·rstd, fma(x̂, −rstd·Σgx̂/n, −rstd·Σg/n)), its coefficients rounded once.
-  (E) Where a weight belongs to one whole group, Σx̂ = 0; what the rounded x̂ add up to instead, times the mean of dy,
-      is taken off Σ dy·x̂. Without it, data of few distinct values and dy of one sign would add equal rounding errors
-      n times, hundreds of units.
+  (A) Batch, instance and group norm of channels-first images, and norms without parameters; layer norm's weights are
+      in rows_backward_own. The two sums of each *segment*, the elements of a group that share a weight, give both the
+      group's means and the parameter gradients.
+  (B) The sums Σdy and Σdy·(x − shift) run in double precision (double-double), products included: equal elements round
+      alike, and over 10⁵ of them float products would be off by tens of units where the terms cancel. x̂ itself never
+      enters them: Σdy·x̂ = rstd·(Σdy·(x − shift) − lo·Σdy).
+  (C) Groups are taken in batches and runs in the order of memory, as in rows_forward (C).
+  (D) dinput = fma(dy, rstd·weight, fma(x − shift, c₂, c₁)), the coefficients computed in double and rounded once.
+      With given statistics (evaluation) c₁ = c₂ = 0, so each run is finished when it has been summed.
 """
 
 cimport numpy as cnp
 from cython cimport floating
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
 from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
-from fastnn._kernels.lanes cimport (
-    FLUSH, LANES, SINGLE, WideSum, add_to_lanes, clear, dd, dd_add, merge, total_of, two_sum,
-)
-from fastnn._kernels.norm cimport (
-    PIECE, Group, Means, Pieces, View, count_of, input_gradient, means_of, normalized, offset_of, pieces_of,
-    start_of,
-)
+from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.lanes cimport WideSum, dd, dd_add, dd_scale
+from fastnn._kernels.norm cimport Group, Means, View, count_of, deviation, means_of, start_of
+from fastnn._kernels.rows cimport BATCH, batch_of, block_of, clear_sum, run_products, wide_total
 
 cnp.import_array()
 
 __all__ = ["rows_backward"]
 
+
 cdef enum:
-    # rows and columns of a tile: it fits the first-level cache, and its rows are long enough to be read ahead
-    TILE_ROWS = 8
-    TILE = 256
-    # rows of one chunk of parameter gradients, at least; and the most chunks
-    CHUNK_ROWS = 64
-    CHUNKS = 32
-    # elements that a thread claims at a time, at least
-    BLOCK = 16384
+    CHUNK = 64
+    SHORT_CHUNK = 16
 
 
 cdef struct Backward:
@@ -60,411 +47,248 @@ cdef struct Backward:
     const void* weight          # IN   (period · entries) or NULL
     const unsigned char* mask   # IN   like x, or NULL
     const Group* groups         # IN   (O · S)
-    Py_ssize_t entries          # weights for each run, each for I / entries neighbours
+    Py_ssize_t entries          # segments of a group: weights for each run, each for I / entries neighbours
+    Py_ssize_t length           # I / entries
     Py_ssize_t period           # group g uses the weights from (g % period) · entries
     bint centered               # False: RMS norm, no mean was taken
     bint constant               # the statistics do not depend on x
     bint double_precision
-    Pieces pieces               # of one segment's runs
-    Py_ssize_t per_block
-    double* segments            # OUT  (O · S, entries, 2): Σdy, Σdy·x̂, or NULL
-    Py_ssize_t chunk_rows       # of one residue of the period
-    Py_ssize_t chunks
-    double* columns             # OUT  (chunks, 4, period · entries): Σdy, Σdy·x̂, high and low parts, or NULL
-    void* dweight               # OUT  (period · entries)
+    Py_ssize_t batch            # groups
+    Py_ssize_t block            # groups
+    dd* segments                # OUT  (O · S, entries, 2): Σdy, Σdy·x̂
+    void* dweight               # OUT  (period · entries) or NULL
     void* dbias                 # OUT  likewise
 
 
-# ---- sums of products ------------------------------------------------------------------------------------------------
+# What the gradient of one segment's elements needs: dx = (dy·factor + ((x·scale − shift)·c2 + c1))·scale.
+cdef struct Line:
+    double shift
+    double scale
+    double factor
+    double c1
+    double c2
 
-cdef struct Products:
-    dd g        # Σ g
-    dd gx       # Σ g·x̂
-    dd x        # Σ x̂
+
+# ---- sums ------------------------------------------------------------------------------------------------------------
+
+cdef inline double weight_of(Backward* p, Py_ssize_t g, Py_ssize_t k, floating example) noexcept nogil:
+    if p.weight == NULL:
+        return 1
+    return (<const floating*>p.weight)[(g % p.period if p.period > 1 else 0) * p.entries + k]
 
 
-cdef inline void add_products(
-    const floating* dy, const floating* x, const floating* weight, Py_ssize_t n,
-    floating shift, floating rstd, floating offset, floating scale, bint cold, floating* sums, floating* products,
-    floating* places,
+cdef inline void close_segment(
+    const WideSum* sums, const WideSum* products, const Group* group, dd* segment, floating example,
 ) noexcept nogil:
-    cdef Py_ssize_t j
-    cdef floating g, xhat
-    for j in range(n):
-        g = dy[j] * weight[j] if weight != NULL else dy[j]
-        xhat = normalized(x[j], shift, rstd, offset, scale, cold)
-        sums[j] += g
-        products[j] = multiply_add(g, xhat, products[j])
-        places[j] += xhat
+    segment[0] = wide_total(sums, example)
+    segment[1] = dd_scale(
+        dd_add(wide_total(products, example), dd_scale(segment[0], -group.lo)), group.rstd)
 
 
-cdef inline void add_product_quad(
-    const floating* dy, const floating* x, const floating* weight,
-    floating shift, floating rstd, floating offset, floating scale, bint cold, floating* sums, floating* products,
-    floating* places,
+cdef inline void batch_sums(
+    Backward* p, Py_ssize_t g, Py_ssize_t count, const floating* dy, const floating* x, floating* dx,
 ) noexcept nogil:
-    # 4·LANES neighbours, added as a tree
-    cdef Py_ssize_t j
-    cdef floating ga, gb, gc, gd, xa, xb, xc, xd
-    for j in range(LANES):
-        ga = dy[j] * weight[j] if weight != NULL else dy[j]
-        gb = dy[LANES + j] * weight[LANES + j] if weight != NULL else dy[LANES + j]
-        gc = dy[2 * LANES + j] * weight[2 * LANES + j] if weight != NULL else dy[2 * LANES + j]
-        gd = dy[3 * LANES + j] * weight[3 * LANES + j] if weight != NULL else dy[3 * LANES + j]
-        xa = normalized(x[j], shift, rstd, offset, scale, cold)
-        xb = normalized(x[LANES + j], shift, rstd, offset, scale, cold)
-        xc = normalized(x[2 * LANES + j], shift, rstd, offset, scale, cold)
-        xd = normalized(x[3 * LANES + j], shift, rstd, offset, scale, cold)
-        sums[j] += (ga + gb) + (gc + gd)
-        products[j] += multiply_add(gb, xb, ga * xa) + multiply_add(gd, xd, gc * xc)
-        places[j] += (xa + xb) + (xc + xd)
-
-
-cdef inline Products run_products(
-    const floating* dy, const floating* x, const floating* weight, Py_ssize_t runs, Py_ssize_t length,
-    Py_ssize_t stride, const Group* group, bint cold,
-) noexcept nogil:
-    # over `runs` runs; `weight`, of one run, only when there is one run
-    cdef floating sums[LANES]
-    cdef floating products[LANES]
-    cdef floating places[LANES]
-    cdef WideSum total, total_products, total_places
-    cdef floating shift = <floating>group.shift
-    cdef floating rstd = <floating>group.rstd
-    cdef floating offset = offset_of(group, shift)
-    cdef floating scale = <floating>group.scale
-    cdef Py_ssize_t _a, _c, i, quads
-    cdef Py_ssize_t filled = 0
-    cdef Products result
-    clear(&total)
-    clear(&total_products)
-    clear(&total_places)
-    memset(sums, 0, sizeof(sums))
-    memset(products, 0, sizeof(products))
-    memset(places, 0, sizeof(places))
-    for _a in range(runs):
-        i = 0
-        while i < length:
-            quads = min((FLUSH - filled) // 4, (length - i) // (4 * LANES))
-            if quads > 0:
-                for _c in range(quads):
-                    if weight != NULL:
-                        add_product_quad(
-                            dy + i, x + i, weight + i, shift, rstd, offset, scale, cold, sums, products, places)
-                    else:
-                        add_product_quad(dy + i, x + i, NULL, shift, rstd, offset, scale, cold, sums, products, places)
-                    i += 4 * LANES
-                filled += 4 * quads
-            else:
-                if weight != NULL:
-                    add_products(
-                        dy + i, x + i, weight + i, min(<Py_ssize_t>LANES, length - i), shift, rstd, offset, scale,
-                        cold, sums, products, places)
-                elif length - i >= LANES:
-                    add_products(
-                        dy + i, x + i, NULL, LANES, shift, rstd, offset, scale, cold, sums, products, places)
-                else:
-                    add_products(
-                        dy + i, x + i, NULL, length - i, shift, rstd, offset, scale, cold, sums, products, places)
-                i += LANES
-                filled += SINGLE
-            if filled > FLUSH - SINGLE:
-                merge(sums, &total)
-                merge(products, &total_products)
-                merge(places, &total_places)
-                filled = 0
-        dy += stride
-        x += stride
-    if filled:
-        merge(sums, &total)
-        merge(products, &total_products)
-        merge(places, &total_places)
-    result.g = total_of(&total, shift)
-    result.gx = total_of(&total_products, shift)
-    result.x = total_of(&total_places, shift)
-    return result
-
-
-cdef inline Products piecewise_products(
-    Backward* p, const floating* dy, const floating* x, const floating* weight, Py_ssize_t length, const Group* group,
-) noexcept nogil:
-    # one segment of a group: A runs of `length`, in pieces added in order
+    # segments of `count` neighbouring groups; dy, x, dx at the start of group g. With constant statistics the
+    # input's gradient as well.
     cdef Py_ssize_t stride = p.view.groups * p.view.inner
-    cdef Py_ssize_t piece, a, i, at, runs, part
-    cdef const floating* weights = NULL
-    cdef Products total, one
-    memset(&total, 0, sizeof(total))
-    for piece in range(p.pieces.count):
-        a = piece // p.pieces.parts * p.pieces.runs
-        i = piece % p.pieces.parts * PIECE
-        at = a * stride + i
-        runs = min(p.pieces.runs, p.view.reduced - a)
-        part = min(<Py_ssize_t>PIECE, length - i)
-        if weight != NULL:
-            weights = weight + i
-        if group.scale == 1:
-            one = run_products(dy + at, x + at, weights, runs, part, stride, group, False)
-        else:
-            one = run_products(dy + at, x + at, weights, runs, part, stride, group, True)
-        total.g = dd_add(total.g, one.g)
-        total.gx = dd_add(total.gx, one.gx)
-        total.x = dd_add(total.x, one.x)
-    return total
+    cdef WideSum sums[BATCH]
+    cdef WideSum products[BATCH]
+    cdef const Group* group
+    cdef Py_ssize_t first, last, s, a, at
+    # segments are numbered through the groups of a batch; at most BATCH of them at a time
+    first = 0
+    while first < count * p.entries:
+        last = min(first + BATCH, count * p.entries)
+        for s in range(last - first):
+            clear_sum(sums + s, x[0])
+            clear_sum(products + s, x[0])
+        for a in range(p.view.reduced):
+            for s in range(first, last):
+                group = p.groups + g + (s // p.entries if p.entries > 1 else s)
+                at = a * stride + s * p.length
+                run_products(
+                    dy + at, x + at, p.length, group.shift, group.scale, sums + s - first, products + s - first)
+                if p.constant:
+                    scaled_run(
+                        dy + at, dx + at, p.length,
+                        weight_of(p, g + s // p.entries, s % p.entries, x[0]) * group.rstd * group.scale)
+        for s in range(first, last):
+            close_segment(
+                sums + s - first, products + s - first, p.groups + g + s // p.entries,
+                p.segments + 2 * (g * p.entries + s), x[0])
+        first = last
 
 
-# ---- segments: neighbours share a weight -----------------------------------------------------------------------------
+# ---- the input's gradient --------------------------------------------------------------------------------------------
 
-cdef inline void segment_gradient(
-    const floating* dy, const floating* x, floating* dx, const unsigned char* mask, Py_ssize_t n, double weight,
-    Means* means, const Group* group, bint cold,
-) noexcept nogil:
-    cdef floating shift = <floating>group.shift
-    cdef floating rstd = <floating>group.rstd
-    cdef floating offset = offset_of(group, shift)
-    cdef floating scale = <floating>group.scale
-    cdef floating factor = <floating>(weight * group.rstd)
-    cdef floating c1 = <floating>(-means.g * group.rstd)
-    cdef floating c2 = <floating>(-means.gx * group.rstd)
-    cdef floating xhat
+cdef inline void scaled_run(const floating* dy, floating* dx, Py_ssize_t n, double factor) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
-        xhat = normalized(x[i], shift, rstd, offset, scale, cold)
-        dx[i] = input_gradient(dy[i], xhat, factor, c1, c2, mask == NULL or mask[i] != 0, scale, cold)
+        dx[i] = dy[i] * <floating>factor
 
 
-cdef inline void segmented_group(
-    Backward* p, Py_ssize_t g, const floating* dy, const floating* x, floating* dx,
+cdef inline inlined gradient_chunk(
+    const floating* dy, const floating* x, floating* dx, const unsigned char* mask, Py_ssize_t n, floating shift,
+    floating scale, floating factor, floating c1, floating c2, bint cold,
 ) noexcept nogil:
-    # dy, x, dx at the group's start
-    cdef const Group* group = p.groups + g
-    cdef Py_ssize_t stride = p.view.groups * p.view.inner
-    cdef Py_ssize_t length = p.view.inner // p.entries
-    cdef const floating* weight = <const floating*>p.weight + g % p.period * p.entries if p.weight != NULL else NULL
-    cdef const unsigned char* mask = p.mask + start_of(&p.view, g) if p.mask != NULL else NULL
-    cdef Py_ssize_t k, a, at
-    cdef Products sums
-    cdef double w, sum_gx
-    cdef double total_g = 0
-    cdef double total_gx = 0
-    cdef double n = <double>count_of(mask, &p.view)
-    cdef Means means
-    for k in range(p.entries):
-        at = k * length
-        sums = piecewise_products(p, dy + at, x + at, <const floating*>NULL, length, group)
-        sum_gx = sums.gx.high
-        if p.entries == 1 and mask == NULL and p.centered and not p.constant:
-            # (E): over a whole group Σx̂ = 0
-            sum_gx -= sums.g.high / n * sums.x.high
-        w = weight[k] if weight != NULL else 1
-        total_g += w * sums.g.high
-        total_gx += w * sum_gx
-        if p.segments != NULL:
-            p.segments[2 * (g * p.entries + k)] = sums.g.high
-            p.segments[2 * (g * p.entries + k) + 1] = sum_gx
-    means = means_of(total_g, total_gx, n, p.centered, p.constant)
-    for a in range(p.view.reduced):
-        for k in range(p.entries):
-            at = a * stride + k * length
-            w = weight[k] if weight != NULL else 1
-            if group.scale != 1:
-                segment_gradient(
-                    dy + at, x + at, dx + at, mask + at if mask != NULL else NULL, length, w, &means, group, True)
-            elif mask == NULL:
-                segment_gradient(dy + at, x + at, dx + at, NULL, length, w, &means, group, False)
-            else:
-                segment_gradient(dy + at, x + at, dx + at, mask + at, length, w, &means, group, False)
-
-
-# ---- columns: each place of a row has its own weight -----------------------------------------------------------------
-
-# What a row of a tile needs.
-cdef enum:
-    SHIFT
-    SCALE
-    RSTD
-    OFFSET
-    C1              # −rstd · Σg/n
-    C2              # −rstd · Σgx̂/n
-    ROW_PARAMETERS
-
-
-cdef inline void tile_gradients(
-    const floating* dy, const floating* x, floating* dx,    # first row; rows lie `stride` apart
-    const unsigned char* mask, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width, const floating* weight,
-    const floating* parameters,                             # (rows, ROW_PARAMETERS), see below
-    bint cold, double* sums, Py_ssize_t columns,            # INOUT (4, columns): Σdy, Σdy·x̂, high and low parts
-) noexcept nogil:
-    # `cold` is a constant where this is inlined: without it every scale is 1
-    cdef floating shift, scale, rstd, offset, c1, c2, xhat, d
-    cdef floating sum_dy[TILE]
-    cdef floating sum_dyx[TILE]
-    cdef Py_ssize_t r, j
-    for j in range(width):
-        sum_dy[j] = 0
-        sum_dyx[j] = 0
-    for r in range(rows):
-        shift = parameters[r * ROW_PARAMETERS + SHIFT]
-        scale = parameters[r * ROW_PARAMETERS + SCALE]
-        rstd = parameters[r * ROW_PARAMETERS + RSTD]
-        offset = parameters[r * ROW_PARAMETERS + OFFSET]
-        c1 = parameters[r * ROW_PARAMETERS + C1]
-        c2 = parameters[r * ROW_PARAMETERS + C2]
-        for j in range(width):
-            d = dy[r * stride + j]
-            xhat = normalized(x[r * stride + j], shift, rstd, offset, scale, cold)
-            sum_dy[j] += d
-            sum_dyx[j] = multiply_add(d, xhat, sum_dyx[j])
-            dx[r * stride + j] = input_gradient(
-                d * weight[j], xhat, rstd, c1, c2, mask == NULL or mask[r * stride + j] != 0, scale, cold)
-    add_to_lanes(sum_dy, 0, width, sums, sums + columns)
-    add_to_lanes(sum_dyx, 0, width, sums + 2 * columns, sums + 3 * columns)
-
-
-cdef inline void column_rows(
-    Backward* p, Py_ssize_t first, Py_ssize_t rows, double* sums, const floating* dy, const floating* x, floating* dx,
-) noexcept nogil:
-    # groups first, first + period, … of one chunk, `rows` ≤ TILE_ROWS of them
-    cdef Py_ssize_t n = p.view.inner
-    cdef Py_ssize_t stride = p.period * n
-    cdef Py_ssize_t start = first * n
-    cdef Py_ssize_t columns = p.period * n
-    cdef const floating* weight = <const floating*>p.weight + first % p.period * n
-    cdef const unsigned char* mask = p.mask + start if p.mask != NULL else NULL
-    cdef const Group* group
-    cdef floating parameters[TILE_ROWS * ROW_PARAMETERS]
-    cdef floating* row
-    cdef Means means
-    cdef Products products
-    cdef Py_ssize_t r, i
-    cdef bint cold = False
-    for r in range(rows):
-        group = p.groups + first + r * p.period
-        products = piecewise_products(p, dy + start + r * stride, x + start + r * stride, weight, n, group)
-        means = means_of(
-            products.g.high, products.gx.high, <double>count_of(mask + r * stride if mask != NULL else NULL, &p.view),
-            p.centered, p.constant)
-        row = parameters + r * ROW_PARAMETERS
-        row[SHIFT] = <floating>group.shift
-        row[SCALE] = <floating>group.scale
-        row[RSTD] = <floating>group.rstd
-        row[OFFSET] = offset_of(group, row[0])
-        row[C1] = <floating>(-means.g * group.rstd)
-        row[C2] = <floating>(-means.gx * group.rstd)
-        cold = cold or group.scale != 1
-    dy += start
-    x += start
-    dx += start
-    i = 0
-    while i < n:
-        if cold or mask != NULL:
-            tile_gradients(
-                dy + i, x + i, dx + i, mask + i if mask != NULL else NULL, stride, rows, min(<Py_ssize_t>TILE, n - i),
-                weight + i, parameters, True, sums + i, columns)
+    # up to CHUNK elements, read before any is written, so that the compiler needs no test of overlap. `n` and `cold`
+    # are constants where this is inlined: without `cold` scale is 1, and mask NULL.
+    cdef floating out[CHUNK]
+    cdef floating common
+    cdef Py_ssize_t j
+    for j in range(n):
+        common = multiply_add(deviation(x[j], shift, scale, cold), c2, c1)
+        if cold:
+            out[j] = multiply_add(dy[j], factor, common if mask == NULL or mask[j] else <floating>0) * scale
         else:
-            tile_gradients(
-                dy + i, x + i, dx + i, NULL, stride, rows, min(<Py_ssize_t>TILE, n - i), weight + i, parameters,
-                False, sums + i, columns)
-        i += TILE
+            out[j] = multiply_add(dy[j], factor, common)
+    for j in range(n):
+        dx[j] = out[j]
 
 
-cdef inline void column_chunk(
-    Backward* p, Py_ssize_t block, const floating* dy, const floating* x, floating* dx,
+cdef inline inlined gradient_run(
+    const floating* dy,             # IN   (n)
+    const floating* x,              # IN   (n)
+    floating* dx,                   # OUT  (n)
+    const unsigned char* mask,      # IN   (n) or NULL
+    Py_ssize_t n, const Line* line, bint cold,
 ) noexcept nogil:
-    cdef Py_ssize_t residue = block % p.period
-    cdef Py_ssize_t chunk = block // p.period
-    cdef double* sums = p.columns + 4 * chunk * p.period * p.view.inner + residue * p.view.inner
-    cdef Py_ssize_t last = min((chunk + 1) * p.chunk_rows, p.view.groups // p.period)
-    cdef Py_ssize_t row = chunk * p.chunk_rows
-    while row < last:
-        column_rows(p, row * p.period + residue, min(<Py_ssize_t>TILE_ROWS, last - row), sums, dy, x, dx)
-        row += TILE_ROWS
+    cdef floating shift = <floating>line.shift
+    cdef floating scale = <floating>line.scale
+    cdef floating factor = <floating>line.factor
+    cdef floating c1 = <floating>line.c1
+    cdef floating c2 = <floating>line.c2
+    cdef Py_ssize_t i = 0
+    while n - i >= CHUNK and mask == NULL:
+        gradient_chunk(dy + i, x + i, dx + i, NULL, CHUNK, shift, scale, factor, c1, c2, cold)
+        i += CHUNK
+    while n - i >= SHORT_CHUNK and mask == NULL:
+        gradient_chunk(dy + i, x + i, dx + i, NULL, SHORT_CHUNK, shift, scale, factor, c1, c2, cold)
+        i += SHORT_CHUNK
+    if i < n and n >= SHORT_CHUNK and mask == NULL:     # the last elements, some of them a second time
+        i = n - SHORT_CHUNK
+        gradient_chunk(dy + i, x + i, dx + i, NULL, SHORT_CHUNK, shift, scale, factor, c1, c2, cold)
+        return
+    while i < n:
+        gradient_chunk(
+            dy + i, x + i, dx + i, mask + i if mask != NULL else NULL, 1, shift, scale, factor, c1, c2, cold)
+        i += 1
+
+
+cdef inline apart segment_run(
+    const floating* dy, const floating* x, floating* dx, const unsigned char* mask, Py_ssize_t n, const Line* line,
+) noexcept nogil:
+    if mask != NULL:
+        gradient_run(dy, x, dx, mask, n, line, True)
+    elif line.scale != 1:
+        gradient_run(dy, x, dx, NULL, n, line, True)
+    else:
+        gradient_run(dy, x, dx, NULL, n, line, False)
+
+
+cdef inline Means group_means(Backward* p, Py_ssize_t g, const unsigned char* mask, floating example) noexcept nogil:
+    # mask at the group's start
+    cdef const dd* segment = p.segments + 2 * g * p.entries
+    cdef double sum_g = 0
+    cdef double sum_gx = 0
+    cdef double w
+    cdef Py_ssize_t k
+    for k in range(p.entries):
+        w = weight_of(p, g, k, example)
+        sum_g += w * segment[2 * k].high
+        sum_gx += w * segment[2 * k + 1].high
+    return means_of(sum_g, sum_gx, <double>count_of(mask, &p.view), p.centered, False)
+
+
+cdef inline Line line_of(const Group* group, double weight, const Means* means) noexcept nogil:
+    cdef Line line
+    line.shift = group.shift
+    line.scale = group.scale
+    line.factor = weight * group.rstd
+    line.c2 = -means.gx * group.rstd * group.rstd
+    line.c1 = (means.gx * group.lo * group.rstd - means.g) * group.rstd
+    return line
+
+
+cdef inline void batch_gradients(
+    Backward* p, Py_ssize_t g, Py_ssize_t count, const floating* dy, const floating* x, floating* dx,
+    const unsigned char* mask,
+) noexcept nogil:
+    # everything at the start of group g
+    cdef Py_ssize_t stride = p.view.groups * p.view.inner
+    cdef Means means[BATCH]
+    cdef Line lines[BATCH]
+    cdef Py_ssize_t r, a, k, at
+    for r in range(count):
+        means[r] = group_means(p, g + r, mask + r * p.view.inner if mask != NULL else NULL, x[0])
+        lines[r] = line_of(p.groups + g + r, weight_of(p, g + r, 0, x[0]), means + r)
+    for a in range(p.view.reduced):
+        for r in range(count):
+            for k in range(p.entries):
+                at = a * stride + r * p.view.inner + k * p.length
+                if p.entries > 1:
+                    lines[r].factor = weight_of(p, g + r, k, x[0]) * p.groups[g + r].rstd
+                segment_run(dy + at, x + at, dx + at, mask + at if mask != NULL else NULL, p.length, lines + r)
 
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
 
-cdef void column_block(void* arguments, Py_ssize_t block) noexcept nogil:
-    cdef Backward* p = <Backward*>arguments
-    if p.double_precision:
-        column_chunk(p, block, <const double*>p.dy, <const double*>p.x, <double*>p.dx)
-    else:
-        column_chunk(p, block, <const float*>p.dy, <const float*>p.x, <float*>p.dx)
-
-
-cdef inline void segmented_groups(
+cdef inline void backward_groups(
     Backward* p, Py_ssize_t first, Py_ssize_t last, const floating* dy, const floating* x, floating* dx,
 ) noexcept nogil:
-    cdef Py_ssize_t g, start
-    for g in range(first, last):
+    # a batch does not reach beyond its outer index
+    cdef Py_ssize_t g = first
+    cdef Py_ssize_t count, start
+    while g < last:
+        count = min(p.batch, last - g, p.view.groups - g % p.view.groups)
         start = start_of(&p.view, g)
-        segmented_group(p, g, dy + start, x + start, dx + start)
+        batch_sums(p, g, count, dy + start, x + start, dx + start)
+        if not p.constant:
+            batch_gradients(
+                p, g, count, dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL)
+        g += count
 
 
-cdef void segment_block(void* arguments, Py_ssize_t block) noexcept nogil:
+cdef void backward_block(void* arguments, Py_ssize_t block) noexcept nogil:
     cdef Backward* p = <Backward*>arguments
-    cdef Py_ssize_t first = block * p.per_block
-    cdef Py_ssize_t last = min(first + p.per_block, p.view.outer * p.view.groups)
+    cdef Py_ssize_t first = block * p.block
+    cdef Py_ssize_t last = min(first + p.block, p.view.outer * p.view.groups)
     if p.double_precision:
-        segmented_groups(p, first, last, <const double*>p.dy, <const double*>p.x, <double*>p.dx)
+        backward_groups(p, first, last, <const double*>p.dy, <const double*>p.x, <double*>p.dx)
     else:
-        segmented_groups(p, first, last, <const float*>p.dy, <const float*>p.x, <float*>p.dx)
+        backward_groups(p, first, last, <const float*>p.dy, <const float*>p.x, <float*>p.dx)
 
 
-cdef inline void put(void* target, Py_ssize_t at, double value, bint double_precision) noexcept nogil:
+cdef inline void put(void* target, Py_ssize_t at, dd value, bint double_precision) noexcept nogil:
     if double_precision:
-        (<double*>target)[at] = value
+        (<double*>target)[at] = value.high + value.low
     else:
-        (<float*>target)[at] = <float>value
-
-
-cdef void reduce_columns(Backward* p) noexcept nogil:
-    # chunks, in order → dweight, dbias
-    cdef Py_ssize_t total = p.period * p.view.inner
-    cdef double* sums = p.columns
-    cdef double* chunk
-    cdef Py_ssize_t c, j
-    for c in range(1, p.chunks):
-        chunk = sums + 4 * c * total
-        add_to_lanes(chunk, 0, total, sums, sums + total)
-        add_to_lanes(chunk + 2 * total, 0, total, sums + 2 * total, sums + 3 * total)
-        for j in range(total):
-            sums[total + j] += chunk[total + j]
-            sums[3 * total + j] += chunk[3 * total + j]
-    for j in range(total):
-        put(p.dbias, j, sums[j] + sums[total + j], p.double_precision)
-        put(p.dweight, j, sums[2 * total + j] + sums[3 * total + j], p.double_precision)
+        (<float*>target)[at] = <float>(value.high + value.low)
 
 
 cdef void reduce_segments(Backward* p) noexcept nogil:
     # groups that share weights, in order → dweight, dbias
     cdef Py_ssize_t total = p.period * p.entries
     cdef Py_ssize_t j, c
-    cdef dd b, w, none
-    none.high = none.low = 0
+    cdef dd b, w
     for j in range(total):
-        b = none
-        w = none
-        for c in range(p.view.outer * p.view.groups // p.period):
-            b = dd_add(b, two_sum(p.segments[2 * (c * total + j)], 0))
-            w = dd_add(w, two_sum(p.segments[2 * (c * total + j) + 1], 0))
-        put(p.dbias, j, b.high + b.low, p.double_precision)
-        put(p.dweight, j, w.high + w.low, p.double_precision)
+        b = p.segments[2 * j]
+        w = p.segments[2 * j + 1]
+        for c in range(1, p.view.outer * p.view.groups // p.period):
+            b = dd_add(b, p.segments[2 * (c * total + j)])
+            w = dd_add(w, p.segments[2 * (c * total + j) + 1])
+        put(p.dbias, j, b, p.double_precision)
+        put(p.dweight, j, w, p.double_precision)
 
 
 cdef void run_backward(Backward* p) noexcept nogil:
-    cdef Py_ssize_t n = p.view.reduced * p.view.inner
     cdef Py_ssize_t groups = p.view.outer * p.view.groups
-    cdef View segment = p.view
-    cdef double work = 3.0 * groups * n * (8 if p.double_precision else 4)
-    if p.columns != NULL:
-        p.pieces = pieces_of(&segment)
-        parallel_for(column_block, p, p.chunks * p.period, work)
-        reduce_columns(p)
-        return
-    segment.inner //= p.entries
-    p.pieces = pieces_of(&segment)
-    p.per_block = max(<Py_ssize_t>1, BLOCK // n)
-    parallel_for(segment_block, p, (groups + p.per_block - 1) // p.per_block, work)
-    if p.segments != NULL:
+    cdef Py_ssize_t itemsize = 8 if p.double_precision else 4
+    cdef double work = 3.0 * groups * p.view.reduced * p.view.inner * itemsize
+    p.batch = batch_of(&p.view, 2 * itemsize)
+    p.block = block_of(&p.view, p.batch)
+    parallel_for(backward_block, p, (groups + p.block - 1) // p.block, work)
+    if p.dweight != NULL:
         reduce_segments(p)
 
 
@@ -477,15 +301,13 @@ def rows_backward(
     """(dinput, dweight, dbias) of an array seen as view = (O, A, S, I); see Backward for the parameters.
 
     Arrays are C-contiguous, aligned and of one precision, groups those of forward. dweight and dbias have
-    period·entries elements, or are None unless `affine`. Where each place of a row has its own weight
-    (entries == I), `weight` must be given.
+    period·entries elements, or are None unless `affine`.
     """
     cdef Backward p
     cdef cnp.npy_intp count
-    cdef Py_ssize_t rows
-    cdef bint by_column
     p.view.outer, p.view.reduced, p.view.groups, p.view.inner = view
-    by_column = affine and entries == p.view.inner and p.view.reduced == 1
+    if not affine:
+        entries = period = 1
     count = period * entries
     dx = empty(x.ndim, x.shape, cnp.PyArray_TYPE(x))
     dweight = cnp.PyArray_ZEROS(1, &count, cnp.PyArray_TYPE(x), 0) if affine else None
@@ -501,23 +323,15 @@ def rows_backward(
     p.dweight = cnp.PyArray_DATA(<cnp.ndarray>dweight) if affine else NULL
     p.dbias = cnp.PyArray_DATA(<cnp.ndarray>dbias) if affine else NULL
     p.entries = entries
+    p.length = p.view.inner // entries
     p.period = period
     p.centered = centered
     p.constant = constant
     p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
-    p.segments = NULL
-    p.columns = NULL
-    if by_column:
-        rows = p.view.groups // period
-        p.chunk_rows = max(<Py_ssize_t>CHUNK_ROWS, (rows + CHUNKS - 1) // CHUNKS)
-        p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows
-        p.columns = <double*>calloc(4 * p.chunks * count, sizeof(double))
-    elif affine:
-        p.segments = <double*>calloc(2 * p.view.outer * p.view.groups * entries, sizeof(double))
-    if affine and p.columns == NULL and p.segments == NULL:
-        raise MemoryError("no memory for the partial sums of dweight and dbias")
+    p.segments = <dd*>calloc(2 * p.view.outer * p.view.groups * entries, sizeof(dd))
+    if p.segments == NULL:
+        raise MemoryError("no memory for the partial sums of a norm's gradient")
     with nogil:
         run_backward(&p)
-        free(p.columns)
         free(p.segments)
     return dx, dweight, dbias

@@ -81,13 +81,15 @@ def run_backward(dy: Any, ctx: NormContext) -> tuple[Array, Array | None, Array 
     if dy.shape != x.shape:
         raise ValueError(f"dy must have the input's shape {x.shape}, got {dy.shape}")
     affine = ctx.parameter_shape is not None
-    if view.rows:
-        weight = ctx.weight
-        if affine and weight is None and view.entries == view.shape[3]:
-            weight = np.ones(view.entries * view.period, x.dtype)
+    if view.rows and affine and view.entries == view.shape[3] and view.shape[1] == 1:
+        weight = ctx.weight if ctx.weight is not None else np.ones(view.entries * view.period, x.dtype)
+        dx, dweight, dbias = _kernels.rows_backward_own(
+            dy, x, ctx.groups, view.shape, view.period, weight, ctx.mask, ctx.centered
+        )
+    elif view.rows:
         dx, dweight, dbias = _kernels.rows_backward(
-            dy, x, ctx.groups, view.shape, view.entries, view.period, weight, ctx.mask, ctx.centered, ctx.constant,
-            affine,
+            dy, x, ctx.groups, view.shape, view.entries, view.period, ctx.weight, ctx.mask, ctx.centered,
+            ctx.constant, affine,
         )  # fmt: skip
     else:
         dx, dweight, dbias = _kernels.columns_backward(

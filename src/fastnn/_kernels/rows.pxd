@@ -1,0 +1,241 @@
+# What the rows kernels share: how groups are taken together, and sums along a run of contiguous elements.
+#
+# Sums run in twice the data's precision, over LANES lanes, the element's place in its run deciding the lane: float data
+# in double, double data in double-double, every rounding of differences, products and sums included. So no sum needs to
+# begin near its mean, and none suffers from equal elements, which round alike.
+
+from cython cimport floating
+from libc.string cimport memset
+from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.lanes cimport WIDE, WideSum, dd, dd_add, dd_product, two_sum
+from fastnn._kernels.norm cimport View
+
+cdef enum:
+    LANES = 32
+    # groups taken together at the most: enough to hide the latency of roots and quotients
+    BATCH = 16
+    # bytes of one array that a batch of groups may fill: the first-level cache holds groups of one run, which are
+    # read and written at once; the second level holds groups of several runs
+    NEAR = 24576
+    FAR = 131072
+    # elements that a thread claims at a time, at least
+    BLOCK = 16384
+
+
+cdef inline Py_ssize_t batch_of(View* view, Py_ssize_t itemsize) noexcept nogil:
+    # groups of one batch
+    cdef Py_ssize_t bytes = view.reduced * view.inner * itemsize
+    return max(<Py_ssize_t>1, min(<Py_ssize_t>BATCH, (NEAR if view.reduced == 1 else FAR) // bytes))
+
+
+cdef inline Py_ssize_t block_of(View* view, Py_ssize_t batch) noexcept nogil:
+    # groups that a thread claims: whole batches
+    return batch * max(<Py_ssize_t>1, BLOCK // (batch * view.reduced * view.inner))
+
+
+# ---- lanes ---------------------------------------------------------------------------------------------------------
+
+cdef struct Lanes:
+    double high[LANES]
+    double low[LANES]       # of double data only
+
+
+cdef inline inlined clear_lanes(Lanes* lanes, floating example) noexcept nogil:
+    # `example` only chooses the precision, here and below
+    cdef Py_ssize_t j
+    for j in range(LANES):
+        lanes.high[j] = 0
+        if floating is double:
+            lanes.low[j] = 0
+
+
+cdef inline inlined add_to_lane(Lanes* lanes, Py_ssize_t j, dd term, floating example) noexcept nogil:
+    cdef dd s
+    if floating is float:
+        lanes.high[j] += term.high
+    else:
+        s = two_sum(lanes.high[j], term.high)
+        lanes.high[j] = s.high
+        lanes.low[j] += s.low + term.low
+
+
+cdef inline inlined clear_sum(WideSum* total, floating example) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(WIDE):
+        total.high[j] = 0
+        if floating is double:
+            total.low[j] = 0
+
+
+cdef inline inlined merge_lanes(const Lanes* lanes, WideSum* total, floating example) noexcept nogil:
+    # total += lanes
+    cdef Py_ssize_t i, j
+    cdef dd s
+    if floating is float:
+        for j in range(WIDE):
+            total.high[j] += (lanes.high[j] + lanes.high[j + 8]) + (lanes.high[j + 16] + lanes.high[j + 24])
+    else:
+        for i in range(0, LANES, 8):
+            for j in range(WIDE):
+                s = two_sum(total.high[j], lanes.high[i + j])
+                total.high[j] = s.high
+                total.low[j] += s.low + lanes.low[i + j]
+
+
+cdef inline double plain_total(const WideSum* total) noexcept nogil:
+    # of float data, which has no low parts
+    return (((total.high[0] + total.high[4]) + (total.high[2] + total.high[6]))
+            + ((total.high[1] + total.high[5]) + (total.high[3] + total.high[7])))
+
+
+cdef inline dd wide_total(const WideSum* total, floating example) noexcept nogil:
+    cdef dd s
+    cdef Py_ssize_t j
+    if floating is float:
+        s.high = plain_total(total)
+        s.low = 0
+    else:
+        s = two_sum(total.high[0], total.low[0])
+        for j in range(1, WIDE):
+            s = dd_add(s, two_sum(total.high[j], total.low[j]))
+    return s
+
+
+# ---- terms -----------------------------------------------------------------------------------------------------------
+
+cdef inline dd distance(floating x, double shift, double scale) noexcept nogil:
+    # x·scale − shift; scaling by a power of two is exact, so the multiply-add rounds like the difference
+    cdef dd d
+    if floating is float:
+        d.high = multiply_add(<double>x, scale, -shift)
+        d.low = 0
+    else:
+        d = two_sum(x * scale, -shift)
+    return d
+
+
+cdef inline dd times(floating g, dd d) noexcept nogil:
+    # g·d, for d as `distance` makes it
+    cdef dd p
+    if floating is float:
+        p.high = g * d.high
+        p.low = 0
+    else:
+        p = dd_product(g, d.high)
+        p.low += g * d.low
+    return p
+
+
+cdef inline dd squared(dd d, floating example) noexcept nogil:
+    cdef dd p
+    if floating is float:
+        p.high = d.high * d.high
+        p.low = 0
+    else:
+        p = dd_product(d.high, d.high)
+        p.low += 2 * d.high * d.low
+    return p
+
+
+# ---- sums of one run -------------------------------------------------------------------------------------------------
+
+cdef inline inlined add_squares(
+    const floating* x, const unsigned char* mask, Py_ssize_t n, Py_ssize_t skip, double shift, double scale,
+    Lanes* sums, Lanes* squares,
+) noexcept nogil:
+    # lanes skip … n − 1; `n` is a constant where this is inlined, and so is a scale of 1
+    cdef Py_ssize_t j
+    cdef dd d
+    for j in range(n):
+        d = distance(x[j], shift, scale)
+        if j < skip or (mask != NULL and not mask[j]):
+            d.high = d.low = 0
+        add_to_lane(sums, j, d, x[0])
+        if floating is float:
+            squares.high[j] = multiply_add(d.high, d.high, squares.high[j])
+        else:
+            add_to_lane(squares, j, squared(d, x[0]), x[0])
+
+
+cdef inline inlined sum_run(
+    const floating* x, const unsigned char* mask, Py_ssize_t n, double shift, double scale, WideSum* s1, WideSum* s2,
+) noexcept nogil:
+    # whether there is a mask is a constant where this is inlined
+    cdef Lanes sums, squares
+    cdef Py_ssize_t i = 0
+    clear_lanes(&sums, x[0])
+    clear_lanes(&squares, x[0])
+    while n - i >= LANES:
+        add_squares(x + i, mask + i if mask != NULL else NULL, LANES, 0, shift, scale, &sums, &squares)
+        i += LANES
+    while n - i >= WIDE:
+        add_squares(x + i, mask + i if mask != NULL else NULL, WIDE, 0, shift, scale, &sums, &squares)
+        i += WIDE
+    if i < n and n >= WIDE:     # the last WIDE elements again, without those that have been added
+        add_squares(
+            x + n - WIDE, mask + n - WIDE if mask != NULL else NULL, WIDE, WIDE - (n - i), shift, scale, &sums,
+            &squares)
+    elif i < n:
+        add_squares(x, mask, n, 0, shift, scale, &sums, &squares)
+    merge_lanes(&sums, s1, x[0])
+    merge_lanes(&squares, s2, x[0])
+
+
+cdef inline apart run_sums(
+    const floating* x,              # IN   (n)
+    const unsigned char* mask,      # IN   likewise, or NULL
+    Py_ssize_t n, double shift, double scale,
+    WideSum* s1, WideSum* s2,       # INOUT  += Σ(x·scale − shift), Σ(x·scale − shift)²
+) noexcept nogil:
+    if mask != NULL:
+        sum_run(x, mask, n, shift, scale, s1, s2)
+    elif scale != 1:
+        sum_run(x, NULL, n, shift, scale, s1, s2)
+    else:
+        sum_run(x, NULL, n, shift, 1, s1, s2)
+
+
+# ---- sums of products of one run -------------------------------------------------------------------------------------
+
+cdef inline inlined add_products(
+    const floating* dy, const floating* x, Py_ssize_t n, Py_ssize_t skip, double shift, double scale,
+    Lanes* sums, Lanes* products,
+) noexcept nogil:
+    # lanes skip … n − 1; `n` is a constant where this is inlined
+    cdef Py_ssize_t j
+    cdef floating g
+    cdef dd term
+    term.low = 0
+    for j in range(n):
+        g = dy[j] if j >= skip else <floating>0
+        term.high = g
+        add_to_lane(sums, j, term, g)
+        if floating is float:
+            products.high[j] = multiply_add(<double>g, distance(x[j], shift, scale).high, products.high[j])
+        else:
+            add_to_lane(products, j, times(g, distance(x[j], shift, scale)), g)
+
+
+cdef inline apart run_products(
+    const floating* dy,             # IN   (n)
+    const floating* x,              # IN   (n)
+    Py_ssize_t n, double shift, double scale,
+    WideSum* total, WideSum* total_products,    # INOUT  += Σdy, Σdy·(x·scale − shift)
+) noexcept nogil:
+    cdef Lanes sums, products
+    cdef Py_ssize_t i = 0
+    clear_lanes(&sums, x[0])
+    clear_lanes(&products, x[0])
+    while n - i >= LANES:
+        add_products(dy + i, x + i, LANES, 0, shift, scale, &sums, &products)
+        i += LANES
+    while n - i >= WIDE:
+        add_products(dy + i, x + i, WIDE, 0, shift, scale, &sums, &products)
+        i += WIDE
+    if i < n and n >= WIDE:     # the last WIDE elements again, without those that have been added
+        add_products(dy + n - WIDE, x + n - WIDE, WIDE, WIDE - (n - i), shift, scale, &sums, &products)
+    elif i < n:
+        add_products(dy, x, n, 0, shift, scale, &sums, &products)
+    merge_lanes(&sums, total, x[0])
+    merge_lanes(&products, total_products, x[0])

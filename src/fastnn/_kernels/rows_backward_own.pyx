@@ -1,0 +1,339 @@
+"""Norms whose statistics run along contiguous memory: backward, where each place in a row has its own weight.
+
+The formulas are those of rows_backward: with g = dy·weight,
+
+    dinput = rstd · (g − Σg/n − x̂ · Σ(g·x̂)/n),  dweight = Σ dy·x̂ and dbias = Σ dy down the rows.
+
+Design
+  (A) Layer norm, RMS norm, and group norm of arrays without positions. Rows are taken TILE_ROWS at a time: first the
+      two sums of each, then, strip by strip of columns, dinput of all of them together with dy and dy·x̂ down the
+      columns, while dy and x are still in a near cache and the sums of a strip stay in registers.
+  (B) Sums along a row: LANES lanes of the data's precision, double after at most FLUSH additions (double data:
+      double-double after FLUSH_DOUBLE). x̂ itself does not enter: Σg·x̂ = rstd·(Σg·(x − shift) − lo·Σg).
+  (C) Sums down the columns: the data's precision over TILE_ROWS rows, then double (double-double) over a chunk of
+      rows; chunks are added in order and depend on the shape alone.
+  (D) x̂ is computed from x and the saved statistics by the same inline function as in forward.
+"""
+
+cimport numpy as cnp
+from cython cimport floating
+from libc.stdlib cimport calloc, free
+
+from fastnn._kernels._memory cimport empty
+from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.lanes cimport (
+    FLUSH, LANES, WideSum, add_to_lanes, clear, dd, dd_add, dd_scale, merge, total_of,
+)
+from fastnn._kernels.norm cimport Group, Means, View, count_of, input_gradient, means_of, normalized, offset_of
+
+cnp.import_array()
+
+__all__ = ["rows_backward_own"]
+
+cdef enum:
+    TILE_ROWS = 8
+    FLUSH_DOUBLE = 4
+    # columns of a strip: its sums fit the registers
+    STRIP = 64
+    NARROW = 16
+    # rows of a chunk: as many as bring CHUNK elements, within these bounds; and the most chunks
+    CHUNK = 65536
+    LEAST_ROWS = 8
+    MOST_ROWS = 64
+    CHUNKS = 32
+    # columns whose chunks are added by one task
+    REDUCED = 1024
+
+
+cdef struct Backward:
+    View view                   # (1, 1, rows, n)
+    const void* dy              # IN   (rows, n)
+    const void* x               # IN   the same
+    void* dx                    # OUT  the same
+    const void* weight          # IN   (period · n)
+    const unsigned char* mask   # IN   like x, or NULL
+    const Group* groups         # IN   (rows)
+    Py_ssize_t period           # row r uses the weights from (r % period) · n on
+    bint centered               # False: RMS norm, no mean was taken
+    bint double_precision
+    Py_ssize_t chunk_rows       # of one residue of the period
+    Py_ssize_t chunks
+    double* columns             # scratch (chunks, 4, period · n): Σdy, Σdy·x̂, high and low parts
+    void* dweight               # OUT  (period · n)
+    void* dbias                 # OUT  likewise
+
+
+# What a row of a tile needs.
+cdef enum:
+    SHIFT
+    SCALE
+    RSTD
+    OFFSET
+    C1              # −rstd · Σg/n
+    C2              # −rstd · Σgx̂/n
+    ROW_PARAMETERS
+
+
+# ---- sums along a row ------------------------------------------------------------------------------------------------
+
+cdef inline inlined add_some(
+    const floating* dy, const floating* x, const floating* weight, Py_ssize_t n, floating shift, floating scale,
+    floating* sums, floating* products,
+) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef floating g
+    for j in range(n):
+        g = dy[j] * weight[j]
+        sums[j] += g
+        products[j] = multiply_add(g, multiply_add(x[j], scale, -shift), products[j])
+
+
+cdef inline apart row_products(
+    const floating* dy,         # IN   (n)
+    const floating* x,          # IN   (n)
+    const floating* weight,     # IN   (n)
+    Py_ssize_t n, const Group* group,
+    dd* sum_g, dd* sum_gx,      # OUT  Σg, Σg·x̂
+) noexcept nogil:
+    cdef floating sums[LANES]
+    cdef floating products[LANES]
+    cdef WideSum total, total_products
+    cdef floating shift = <floating>group.shift
+    cdef floating scale = <floating>group.scale
+    cdef Py_ssize_t j
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t filled = 0
+    cdef Py_ssize_t flush = FLUSH
+    if floating is double:
+        flush = FLUSH_DOUBLE
+    clear(&total)
+    clear(&total_products)
+    for j in range(LANES):
+        sums[j] = 0
+        products[j] = 0
+    while n - i >= LANES:
+        add_some(dy + i, x + i, weight + i, LANES, shift, scale, sums, products)
+        i += LANES
+        filled += 1
+        if filled == flush:
+            merge(sums, &total)
+            merge(products, &total_products)
+            filled = 0
+    while n - i >= NARROW:
+        add_some(dy + i, x + i, weight + i, NARROW, shift, scale, sums, products)
+        i += NARROW
+    add_some(dy + i, x + i, weight + i, n - i, shift, scale, sums, products)
+    merge(sums, &total)
+    merge(products, &total_products)
+    sum_g[0] = total_of(&total, shift)
+    sum_gx[0] = dd_scale(
+        dd_add(total_of(&total_products, shift), dd_scale(sum_g[0], -group.lo)), group.rstd)
+
+
+cdef inline void row_parameters(
+    Backward* p, Py_ssize_t r, const floating* dy, const floating* x, const floating* weight, floating* row,
+) noexcept nogil:
+    cdef Py_ssize_t n = p.view.inner
+    cdef const Group* group = p.groups + r
+    cdef dd sum_g, sum_gx
+    cdef Means means
+    row_products(dy + r * n, x + r * n, weight, n, group, &sum_g, &sum_gx)
+    means = means_of(
+        sum_g.high, sum_gx.high, <double>count_of(p.mask + r * n if p.mask != NULL else NULL, &p.view), p.centered,
+        False)
+    row[SHIFT] = <floating>group.shift
+    row[SCALE] = <floating>group.scale
+    row[RSTD] = <floating>group.rstd
+    row[OFFSET] = offset_of(group, row[0])
+    row[C1] = <floating>(-means.g * group.rstd)
+    row[C2] = <floating>(-means.gx * group.rstd)
+
+
+# ---- the input's gradient, and sums down the columns -----------------------------------------------------------------
+
+cdef inline inlined strip(
+    const floating* dy, const floating* x, floating* dx,    # at the strip of the first row; rows lie `stride` apart
+    const unsigned char* mask, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width, const floating* weight,
+    const floating* parameters,                             # (rows, ROW_PARAMETERS)
+    bint cold, double* sums, Py_ssize_t columns,            # INOUT (4, columns): Σdy, Σdy·x̂, high and low parts
+) noexcept nogil:
+    # `width` and `cold` are constants where this is inlined: without `cold` every scale is 1, and mask NULL
+    cdef floating shift, scale, rstd, offset, c1, c2, xhat, d
+    cdef floating sum_dy[STRIP]
+    cdef floating sum_dyx[STRIP]
+    cdef floating out[STRIP]
+    cdef Py_ssize_t r, j
+    for j in range(width):
+        sum_dy[j] = 0
+        sum_dyx[j] = 0
+    for r in range(rows):
+        shift = parameters[r * ROW_PARAMETERS + SHIFT]
+        scale = parameters[r * ROW_PARAMETERS + SCALE]
+        rstd = parameters[r * ROW_PARAMETERS + RSTD]
+        offset = parameters[r * ROW_PARAMETERS + OFFSET]
+        c1 = parameters[r * ROW_PARAMETERS + C1]
+        c2 = parameters[r * ROW_PARAMETERS + C2]
+        for j in range(width):
+            d = dy[r * stride + j]
+            xhat = normalized(x[r * stride + j], shift, rstd, offset, scale, cold)
+            sum_dy[j] += d
+            sum_dyx[j] = multiply_add(d, xhat, sum_dyx[j])
+            out[j] = input_gradient(
+                d * weight[j], xhat, rstd, c1, c2, mask == NULL or mask[r * stride + j] != 0, scale, cold)
+        for j in range(width):      # apart, so that nothing that is read can be what is written
+            dx[r * stride + j] = out[j]
+    add_to_lanes(sum_dy, 0, width, sums, sums + columns)
+    add_to_lanes(sum_dyx, 0, width, sums + 2 * columns, sums + 3 * columns)
+
+
+cdef inline apart strips(
+    const floating* dy, const floating* x, floating* dx, const unsigned char* mask, Py_ssize_t stride, Py_ssize_t rows,
+    Py_ssize_t n, const floating* weight, const floating* parameters, bint cold, double* sums, Py_ssize_t columns,
+) noexcept nogil:
+    # all strips of a tile
+    cdef Py_ssize_t i = 0
+    if cold or mask != NULL:
+        while i < n:
+            strip(
+                dy + i, x + i, dx + i, mask + i if mask != NULL else NULL, stride, rows, min(<Py_ssize_t>STRIP, n - i),
+                weight + i, parameters, True, sums + i, columns)
+            i += STRIP
+        return
+    while n - i >= STRIP:
+        strip(
+            dy + i, x + i, dx + i, NULL, stride, rows, STRIP, weight + i, parameters, False, sums + i, columns)
+        i += STRIP
+    while n - i >= NARROW:
+        strip(
+            dy + i, x + i, dx + i, NULL, stride, rows, NARROW, weight + i, parameters, False, sums + i, columns)
+        i += NARROW
+    if i < n:
+        strip(dy + i, x + i, dx + i, NULL, stride, rows, n - i, weight + i, parameters, False, sums + i, columns)
+
+
+cdef inline void tile(
+    Backward* p, Py_ssize_t first, Py_ssize_t rows, double* sums, const floating* dy, const floating* x, floating* dx,
+) noexcept nogil:
+    # rows first, first + period, … , `rows` ≤ TILE_ROWS of them
+    cdef Py_ssize_t n = p.view.inner
+    cdef const floating* weight = <const floating*>p.weight + (first % p.period if p.period > 1 else 0) * n
+    cdef floating parameters[TILE_ROWS * ROW_PARAMETERS]
+    cdef Py_ssize_t start = first * n
+    cdef Py_ssize_t r
+    cdef bint cold = False
+    for r in range(rows):
+        row_parameters(p, first + r * p.period, dy, x, weight, parameters + r * ROW_PARAMETERS)
+        cold = cold or p.groups[first + r * p.period].scale != 1
+    strips(
+        dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL, p.period * n, rows, n, weight,
+        parameters, cold, sums, p.period * n)
+
+
+# ---- tasks -----------------------------------------------------------------------------------------------------------
+
+cdef inline void chunk(
+    Backward* p, Py_ssize_t block, const floating* dy, const floating* x, floating* dx,
+) noexcept nogil:
+    cdef Py_ssize_t residue = block % p.period
+    cdef Py_ssize_t number = block // p.period
+    cdef double* sums = p.columns + 4 * number * p.period * p.view.inner + residue * p.view.inner
+    cdef Py_ssize_t last = min((number + 1) * p.chunk_rows, p.view.groups // p.period)
+    cdef Py_ssize_t row = number * p.chunk_rows
+    while row < last:
+        tile(p, row * p.period + residue, min(<Py_ssize_t>TILE_ROWS, last - row), sums, dy, x, dx)
+        row += TILE_ROWS
+
+
+cdef void chunk_block(void* arguments, Py_ssize_t block) noexcept nogil:
+    cdef Backward* p = <Backward*>arguments
+    if p.double_precision:
+        chunk(p, block, <const double*>p.dy, <const double*>p.x, <double*>p.dx)
+    else:
+        chunk(p, block, <const float*>p.dy, <const float*>p.x, <float*>p.dx)
+
+
+cdef inline void put(void* target, Py_ssize_t at, double value, bint double_precision) noexcept nogil:
+    if double_precision:
+        (<double*>target)[at] = value
+    else:
+        (<float*>target)[at] = <float>value
+
+
+cdef void reduce_block(void* arguments, Py_ssize_t block) noexcept nogil:
+    # chunks, in order → dweight, dbias of some columns
+    cdef Backward* p = <Backward*>arguments
+    cdef Py_ssize_t total = p.period * p.view.inner
+    cdef Py_ssize_t first = block * REDUCED
+    cdef Py_ssize_t last = min(first + REDUCED, total)
+    cdef double* sums = p.columns
+    cdef double* part
+    cdef Py_ssize_t c, j
+    for c in range(1, p.chunks):
+        part = sums + 4 * c * total
+        if p.double_precision:
+            add_to_lanes(part, first, last, sums, sums + total)
+            add_to_lanes(part + 2 * total, first, last, sums + 2 * total, sums + 3 * total)
+            for j in range(first, last):
+                sums[total + j] += part[total + j]
+                sums[3 * total + j] += part[3 * total + j]
+        else:
+            for j in range(first, last):
+                sums[j] += part[j]
+                sums[2 * total + j] += part[2 * total + j]
+    for j in range(first, last):
+        put(p.dbias, j, sums[j] + sums[total + j], p.double_precision)
+        put(p.dweight, j, sums[2 * total + j] + sums[3 * total + j], p.double_precision)
+
+
+cdef void run_backward(Backward* p) noexcept nogil:
+    cdef Py_ssize_t total = p.period * p.view.inner
+    cdef double work = 3.0 * p.view.groups * p.view.inner * (8 if p.double_precision else 4)
+    parallel_for(chunk_block, p, p.chunks * p.period, work)
+    parallel_for(reduce_block, p, (total + REDUCED - 1) // REDUCED, 16.0 * p.chunks * total)
+
+
+# ---- entry point -----------------------------------------------------------------------------------------------------
+
+def rows_backward_own(
+    cnp.ndarray dy, cnp.ndarray x, cnp.ndarray groups, tuple view, Py_ssize_t period, cnp.ndarray weight, mask,
+    bint centered,
+):
+    """(dinput, dweight, dbias) of an array seen as view = (1, 1, rows, n) whose places have their own weights.
+
+    Arrays are C-contiguous, aligned and of one precision, groups those of forward. dweight and dbias have period·n
+    elements, as `weight` has.
+    """
+    cdef Backward p
+    cdef cnp.npy_intp count
+    cdef Py_ssize_t rows
+    p.view.outer, p.view.reduced, p.view.groups, p.view.inner = view
+    count = period * p.view.inner
+    dx = empty(x.ndim, x.shape, cnp.PyArray_TYPE(x))
+    dweight = cnp.PyArray_ZEROS(1, &count, cnp.PyArray_TYPE(x), 0)
+    dbias = cnp.PyArray_ZEROS(1, &count, cnp.PyArray_TYPE(x), 0)
+    if cnp.PyArray_SIZE(x) == 0:
+        return dx, dweight, dbias
+    p.dy = cnp.PyArray_DATA(dy)
+    p.x = cnp.PyArray_DATA(x)
+    p.dx = cnp.PyArray_DATA(<cnp.ndarray>dx)
+    p.weight = cnp.PyArray_DATA(weight)
+    p.mask = <const unsigned char*>cnp.PyArray_DATA(<cnp.ndarray>mask) if mask is not None else NULL
+    p.groups = <const Group*>cnp.PyArray_DATA(groups)
+    p.dweight = cnp.PyArray_DATA(<cnp.ndarray>dweight)
+    p.dbias = cnp.PyArray_DATA(<cnp.ndarray>dbias)
+    p.period = period
+    p.centered = centered
+    p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
+    rows = p.view.groups // period
+    p.chunk_rows = max(<Py_ssize_t>LEAST_ROWS, min(<Py_ssize_t>MOST_ROWS, CHUNK // p.view.inner // 8 * 8))
+    p.chunk_rows = max(p.chunk_rows, (rows + CHUNKS - 1) // CHUNKS)
+    p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows
+    p.columns = <double*>calloc(4 * p.chunks * count, sizeof(double))
+    if p.columns == NULL:
+        raise MemoryError("no memory for the partial sums of dweight and dbias")
+    with nogil:
+        run_backward(&p)
+        free(p.columns)
+    return dx, dweight, dbias
