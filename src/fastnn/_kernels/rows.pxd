@@ -50,14 +50,14 @@ cdef inline inlined clear_lanes(Lanes* lanes, floating example) noexcept nogil:
             lanes.low[j] = 0
 
 
-cdef inline inlined add_to_lane(Lanes* lanes, Py_ssize_t j, dd term, floating example) noexcept nogil:
+cdef inline inlined add_to_lane(double* high, double* low, Py_ssize_t j, dd term, floating example) noexcept nogil:
     cdef dd s
     if floating is float:
-        lanes.high[j] += term.high
+        high[j] += term.high
     else:
-        s = two_sum(lanes.high[j], term.high)
-        lanes.high[j] = s.high
-        lanes.low[j] += s.low + term.low
+        s = two_sum(high[j], term.high)
+        high[j] = s.high
+        low[j] += s.low + term.low
 
 
 cdef inline inlined clear_sum(WideSum* total, floating example) noexcept nogil:
@@ -142,7 +142,7 @@ cdef inline dd squared(dd d, floating example) noexcept nogil:
 
 cdef inline inlined add_squares(
     const floating* x, const unsigned char* mask, Py_ssize_t n, Py_ssize_t skip, double shift, double scale,
-    Lanes* sums, Lanes* squares,
+    double* sum_high, double* sum_low, double* square_high, double* square_low,
 ) noexcept nogil:
     # lanes skip … n − 1; `n` is a constant where this is inlined, and so is a scale of 1
     cdef Py_ssize_t j
@@ -151,11 +151,29 @@ cdef inline inlined add_squares(
         d = distance(x[j], shift, scale)
         if j < skip or (mask != NULL and not mask[j]):
             d.high = d.low = 0
-        add_to_lane(sums, j, d, x[0])
+        add_to_lane(sum_high, sum_low, j, d, x[0])
         if floating is float:
-            squares.high[j] = multiply_add(d.high, d.high, squares.high[j])
+            square_high[j] = multiply_add(d.high, d.high, square_high[j])
         else:
-            add_to_lane(squares, j, squared(d, x[0]), x[0])
+            add_to_lane(square_high, square_low, j, squared(d, x[0]), x[0])
+
+
+cdef inline inlined sum_end(
+    const floating* x, const unsigned char* mask, Py_ssize_t i, Py_ssize_t n, double shift, double scale,
+    double* sum_high, double* sum_low, double* square_high, double* square_low,
+) noexcept nogil:
+    # elements i … n − 1 of a run of n, WIDE at a time
+    while n - i >= WIDE:
+        add_squares(
+            x + i, mask + i if mask != NULL else NULL, WIDE, 0, shift, scale, sum_high, sum_low, square_high,
+            square_low)
+        i += WIDE
+    if i < n and n >= WIDE:     # the last WIDE elements again, without those that have been added
+        add_squares(
+            x + n - WIDE, mask + n - WIDE if mask != NULL else NULL, WIDE, WIDE - (n - i), shift, scale, sum_high,
+            sum_low, square_high, square_low)
+    elif i < n:
+        add_squares(x, mask, n, 0, shift, scale, sum_high, sum_low, square_high, square_low)
 
 
 cdef inline inlined sum_run(
@@ -163,21 +181,23 @@ cdef inline inlined sum_run(
 ) noexcept nogil:
     # whether there is a mask is a constant where this is inlined
     cdef Lanes sums, squares
+    cdef WideSum short1, short2
     cdef Py_ssize_t i = 0
+    if n < 2 * LANES:
+        short1 = s1[0]
+        short2 = s2[0]
+        sum_end(x, mask, 0, n, shift, scale, short1.high, short1.low, short2.high, short2.low)
+        s1[0] = short1
+        s2[0] = short2
+        return
     clear_lanes(&sums, x[0])
     clear_lanes(&squares, x[0])
     while n - i >= LANES:
-        add_squares(x + i, mask + i if mask != NULL else NULL, LANES, 0, shift, scale, &sums, &squares)
-        i += LANES
-    while n - i >= WIDE:
-        add_squares(x + i, mask + i if mask != NULL else NULL, WIDE, 0, shift, scale, &sums, &squares)
-        i += WIDE
-    if i < n and n >= WIDE:     # the last WIDE elements again, without those that have been added
         add_squares(
-            x + n - WIDE, mask + n - WIDE if mask != NULL else NULL, WIDE, WIDE - (n - i), shift, scale, &sums,
-            &squares)
-    elif i < n:
-        add_squares(x, mask, n, 0, shift, scale, &sums, &squares)
+            x + i, mask + i if mask != NULL else NULL, LANES, 0, shift, scale, sums.high, sums.low, squares.high,
+            squares.low)
+        i += LANES
+    sum_end(x, mask, i, n, shift, scale, sums.high, sums.low, squares.high, squares.low)
     merge_lanes(&sums, s1, x[0])
     merge_lanes(&squares, s2, x[0])
 
@@ -200,7 +220,7 @@ cdef inline apart run_sums(
 
 cdef inline inlined add_products(
     const floating* dy, const floating* x, Py_ssize_t n, Py_ssize_t skip, double shift, double scale,
-    Lanes* sums, Lanes* products,
+    double* sum_high, double* sum_low, double* product_high, double* product_low,
 ) noexcept nogil:
     # lanes skip … n − 1; `n` is a constant where this is inlined
     cdef Py_ssize_t j
@@ -210,32 +230,51 @@ cdef inline inlined add_products(
     for j in range(n):
         g = dy[j] if j >= skip else <floating>0
         term.high = g
-        add_to_lane(sums, j, term, g)
+        add_to_lane(sum_high, sum_low, j, term, g)
         if floating is float:
-            products.high[j] = multiply_add(<double>g, distance(x[j], shift, scale).high, products.high[j])
+            product_high[j] = multiply_add(<double>g, distance(x[j], shift, scale).high, product_high[j])
         else:
-            add_to_lane(products, j, times(g, distance(x[j], shift, scale)), g)
+            add_to_lane(product_high, product_low, j, times(g, distance(x[j], shift, scale)), g)
+
+
+cdef inline inlined product_end(
+    const floating* dy, const floating* x, Py_ssize_t i, Py_ssize_t n, double shift, double scale,
+    double* sum_high, double* sum_low, double* product_high, double* product_low,
+) noexcept nogil:
+    # elements i … n − 1 of a run of n, WIDE at a time
+    while n - i >= WIDE:
+        add_products(dy + i, x + i, WIDE, 0, shift, scale, sum_high, sum_low, product_high, product_low)
+        i += WIDE
+    if i < n and n >= WIDE:     # the last WIDE elements again, without those that have been added
+        add_products(
+            dy + n - WIDE, x + n - WIDE, WIDE, WIDE - (n - i), shift, scale, sum_high, sum_low, product_high,
+            product_low)
+    elif i < n:
+        add_products(dy, x, n, 0, shift, scale, sum_high, sum_low, product_high, product_low)
 
 
 cdef inline apart run_products(
     const floating* dy,             # IN   (n)
     const floating* x,              # IN   (n)
     Py_ssize_t n, double shift, double scale,
-    WideSum* total, WideSum* total_products,    # INOUT  += Σdy, Σdy·(x·scale − shift)
+    WideSum* s1, WideSum* s2,       # INOUT  += Σdy, Σdy·(x·scale − shift)
 ) noexcept nogil:
     cdef Lanes sums, products
+    cdef WideSum short1, short2
     cdef Py_ssize_t i = 0
+    if n < 2 * LANES:
+        short1 = s1[0]
+        short2 = s2[0]
+        product_end(dy, x, 0, n, shift, scale, short1.high, short1.low, short2.high, short2.low)
+        s1[0] = short1
+        s2[0] = short2
+        return
     clear_lanes(&sums, x[0])
     clear_lanes(&products, x[0])
     while n - i >= LANES:
-        add_products(dy + i, x + i, LANES, 0, shift, scale, &sums, &products)
+        add_products(
+            dy + i, x + i, LANES, 0, shift, scale, sums.high, sums.low, products.high, products.low)
         i += LANES
-    while n - i >= WIDE:
-        add_products(dy + i, x + i, WIDE, 0, shift, scale, &sums, &products)
-        i += WIDE
-    if i < n and n >= WIDE:     # the last WIDE elements again, without those that have been added
-        add_products(dy + n - WIDE, x + n - WIDE, WIDE, WIDE - (n - i), shift, scale, &sums, &products)
-    elif i < n:
-        add_products(dy, x, n, 0, shift, scale, &sums, &products)
-    merge_lanes(&sums, total, x[0])
-    merge_lanes(&products, total_products, x[0])
+    product_end(dy, x, i, n, shift, scale, sums.high, sums.low, products.high, products.low)
+    merge_lanes(&sums, s1, x[0])
+    merge_lanes(&products, s2, x[0])

@@ -17,6 +17,7 @@ Design
 cimport numpy as cnp
 from cython cimport floating
 from libc.math cimport fabs
+from libc.stdlib cimport free, malloc
 
 from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for
@@ -40,6 +41,19 @@ cdef enum:
     SHORT_CHUNK = 16
 
 
+cdef struct Line:
+    # y = fma(x·scale − shift, factor, offset), or fma(fma(x·scale − shift, rstd, −lo·rstd), weight, bias) where
+    # rstd·weight may not be a normal number of the data's precision
+    double shift
+    double scale
+    double factor
+    double offset
+    bint folded
+    double rstd
+    double weight
+    double bias
+
+
 cdef struct Forward:
     View view
     const void* x               # IN   (O, A, S, I)
@@ -54,6 +68,7 @@ cdef struct Forward:
     bint given                  # the statistics come with the call
     Group* groups               # IN if given, else OUT unless NULL; (O · S)
     Population* population      # OUT  (O · S) or NULL
+    Line* lines                 # scratch (O · S) if `given` and `shared`
     bint double_precision
     Py_ssize_t length           # I / entries
     bint shared                 # a group has one weight and one bias
@@ -177,19 +192,6 @@ cdef inline void batch_statistics(
 
 
 # ---- applying them: neighbours share a weight ------------------------------------------------------------------------
-
-cdef struct Line:
-    # y = fma(x·scale − shift, factor, offset), or fma(fma(x·scale − shift, rstd, −lo·rstd), weight, bias) where
-    # rstd·weight may not be a normal number of the data's precision
-    double shift
-    double scale
-    double factor
-    double offset
-    bint folded
-    double rstd
-    double weight
-    double bias
-
 
 cdef inline Line line_of(const Group* group, double weight, double bias) noexcept nogil:
     cdef Line line
@@ -390,13 +392,16 @@ cdef inline void forward_runs(
     Forward* p, Py_ssize_t first, Py_ssize_t last, const floating* x, floating* y,
 ) noexcept nogil:
     # runs in the order of memory, with given statistics
-    cdef Py_ssize_t run, g
-    cdef Line line
+    cdef Py_ssize_t run
+    cdef Py_ssize_t s = first % p.view.groups
+    cdef Py_ssize_t outer = first // (p.view.reduced * p.view.groups)
+    cdef Py_ssize_t g
     for run in range(first, last):
-        g = run // (p.view.reduced * p.view.groups) * p.view.groups + run % p.view.groups
-        if p.shared:
-            line = group_line(p, g, 0, p.groups + g, x[0])
-        apply_run(p, g, x + run * p.view.inner, y + run * p.view.inner, p.groups + g, &line)
+        if run >= (outer + 1) * p.view.reduced * p.view.groups:
+            outer += 1
+        g = outer * p.view.groups + s
+        apply_run(p, g, x + run * p.view.inner, y + run * p.view.inner, p.groups + g, p.lines + g)
+        s = s + 1 if s + 1 < p.view.groups else 0
 
 
 cdef void forward_block(void* arguments, Py_ssize_t block) noexcept nogil:
@@ -407,6 +412,12 @@ cdef void forward_block(void* arguments, Py_ssize_t block) noexcept nogil:
         forward_groups(p, first, last, <const double*>p.x, <double*>p.y)
     else:
         forward_groups(p, first, last, <const float*>p.x, <float*>p.y)
+
+
+cdef inline void fill_lines(Forward* p, Py_ssize_t groups, floating example) noexcept nogil:
+    cdef Py_ssize_t g
+    for g in range(groups):
+        p.lines[g] = group_line(p, g, 0, p.groups + g, example)
 
 
 cdef void given_block(void* arguments, Py_ssize_t block) noexcept nogil:
@@ -429,6 +440,10 @@ cdef void run_forward(Forward* p) noexcept nogil:
     p.length = p.view.inner // p.entries
     p.shared = p.entries == 1 or (p.weight == NULL and p.bias == NULL)
     if p.given:
+        if p.shared and p.double_precision:
+            fill_lines(p, groups, <double>0)
+        elif p.shared:
+            fill_lines(p, groups, <float>0)
         p.block = max(<Py_ssize_t>1, BLOCK // p.view.inner)
         parallel_for(given_block, p, (runs + p.block - 1) // p.block, work)
     else:
@@ -479,8 +494,14 @@ def rows_forward(
     p.groups = <Group*>data_of(groups)
     p.population = <Population*>data_of(populations)
     p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
+    p.lines = NULL
+    if p.given:
+        p.lines = <Line*>malloc(shape[0] * sizeof(Line))
+        if p.lines == NULL and shape[0] > 0:
+            raise MemoryError("no memory for the coefficients of a norm")
     with nogil:
         run_forward(&p)
+        free(p.lines)
     return out, groups, populations
 
 
