@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import fastnn
+from fastnn import _kernels
 from fastnn.cli import data, idx, report
 from fastnn.cli.augment import moved
 from fastnn.cli.errors import Refusal
@@ -174,6 +175,23 @@ def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path, npz):
     for file in ("model.safetensors", "checkpoint.safetensors", "history.csv"):
         a, b, c = ((tmp_path / name / file).read_bytes() for name in "abc")
         assert a == b != c
+
+
+def test_same_bytes_for_every_build_with_fused_multiply_add(tmp_path):
+    """And with 1 to 3 threads: a convolutional net, batch norm, dropout and accumulation, at sizes that are shared."""
+    builds = [level for level in _kernels.available() if level in ("x86_64_v3", "x86_64_v4")] or [_kernels.ISA]
+    x, y = images(160, shape=(14, 14))
+    np.savez(tmp_path / "set.npz", x=x, y=y)
+    results = set()
+    for build, threads in [(builds[0], 1), (builds[0], 3), (builds[-1], 2)]:
+        out = tmp_path / f"{build}-{threads}"
+        options = ["--data", tmp_path / "set.npz", "--out", out, "--threads", threads, "--epochs", 1, "--accumulate", 2]
+        environment = os.environ | {"FASTNN_ISA": build, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-m", "fastnn", "train", *map(str, options)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        results.add(tuple((out / name).read_bytes() for name in ("model.safetensors", "history.csv")))
+    assert len(results) == 1
 
 
 def test_without_matplotlib_and_tqdm(tmp_path, capsys, monkeypatch, npz, figures):
