@@ -7,7 +7,7 @@
 from cython cimport floating
 from libc.string cimport memset
 from fastnn._kernels.fused cimport multiply_add
-from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.inlining cimport apart, claim, inlined
 from fastnn._kernels.lanes cimport WIDE, WideSum, dd, dd_add, dd_product, two_sum
 from fastnn._kernels.norm cimport View
 
@@ -21,6 +21,9 @@ cdef enum:
     FAR = 131072
     # elements that a thread claims at a time, at least
     BLOCK = 16384
+    # bytes read and written together from which on the result's lines are claimed ahead
+    DISTANT = 8 << 20
+    LINE = 64
 
 
 cdef inline Py_ssize_t batch_of(View* view, Py_ssize_t itemsize) noexcept nogil:
@@ -138,6 +141,15 @@ cdef inline dd squared(dd d, floating example) noexcept nogil:
     return p
 
 
+# ---- the lines of a result, while its operands are summed
+
+cdef inline inlined claim_lines(const floating* result, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t at = 0
+    while at < n * <Py_ssize_t>sizeof(floating):
+        claim(<const char*>result + at)
+        at += LINE
+
+
 # ---- sums of one run -------------------------------------------------------------------------------------------------
 
 cdef inline inlined add_squares(
@@ -177,13 +189,16 @@ cdef inline inlined sum_end(
 
 
 cdef inline inlined sum_run(
-    const floating* x, const unsigned char* mask, Py_ssize_t n, double shift, double scale, WideSum* s1, WideSum* s2,
+    const floating* x, const unsigned char* mask, const floating* result, Py_ssize_t n, double shift, double scale,
+    WideSum* s1, WideSum* s2,
 ) noexcept nogil:
-    # whether there is a mask is a constant where this is inlined
+    # whether there is a mask, and a result to claim, are constants where this is inlined
     cdef Lanes sums, squares
     cdef WideSum short1, short2
     cdef Py_ssize_t i = 0
     if n < 2 * LANES:
+        if result != NULL:
+            claim_lines(result, n)
         short1 = s1[0]
         short2 = s2[0]
         sum_end(x, mask, 0, n, shift, scale, short1.high, short1.low, short2.high, short2.low)
@@ -193,6 +208,8 @@ cdef inline inlined sum_run(
     clear_lanes(&sums, x[0])
     clear_lanes(&squares, x[0])
     while n - i >= LANES:
+        if result != NULL:
+            claim_lines(result + i, LANES)
         add_squares(
             x + i, mask + i if mask != NULL else NULL, LANES, 0, shift, scale, sums.high, sums.low, squares.high,
             squares.low)
@@ -205,15 +222,18 @@ cdef inline inlined sum_run(
 cdef inline apart run_sums(
     const floating* x,              # IN   (n)
     const unsigned char* mask,      # IN   likewise, or NULL
+    const floating* result,         # what will be written next, likewise, or NULL
     Py_ssize_t n, double shift, double scale,
     WideSum* s1, WideSum* s2,       # INOUT  += Σ(x·scale − shift), Σ(x·scale − shift)²
 ) noexcept nogil:
     if mask != NULL:
-        sum_run(x, mask, n, shift, scale, s1, s2)
+        sum_run(x, mask, NULL, n, shift, scale, s1, s2)
     elif scale != 1:
-        sum_run(x, NULL, n, shift, scale, s1, s2)
+        sum_run(x, NULL, NULL, n, shift, scale, s1, s2)
+    elif result != NULL:
+        sum_run(x, NULL, result, n, shift, 1, s1, s2)
     else:
-        sum_run(x, NULL, n, shift, 1, s1, s2)
+        sum_run(x, NULL, NULL, n, shift, 1, s1, s2)
 
 
 # ---- sums of products of one run -------------------------------------------------------------------------------------
@@ -253,16 +273,17 @@ cdef inline inlined product_end(
         add_products(dy, x, n, 0, shift, scale, sum_high, sum_low, product_high, product_low)
 
 
-cdef inline apart run_products(
-    const floating* dy,             # IN   (n)
-    const floating* x,              # IN   (n)
-    Py_ssize_t n, double shift, double scale,
-    WideSum* s1, WideSum* s2,       # INOUT  += Σdy, Σdy·(x·scale − shift)
+cdef inline inlined product_run(
+    const floating* dy, const floating* x, const floating* result, Py_ssize_t n, double shift, double scale,
+    WideSum* s1, WideSum* s2,
 ) noexcept nogil:
+    # whether there is a result to claim is a constant where this is inlined
     cdef Lanes sums, products
     cdef WideSum short1, short2
     cdef Py_ssize_t i = 0
     if n < 2 * LANES:
+        if result != NULL:
+            claim_lines(result, n)
         short1 = s1[0]
         short2 = s2[0]
         product_end(dy, x, 0, n, shift, scale, short1.high, short1.low, short2.high, short2.low)
@@ -272,9 +293,24 @@ cdef inline apart run_products(
     clear_lanes(&sums, x[0])
     clear_lanes(&products, x[0])
     while n - i >= LANES:
+        if result != NULL:
+            claim_lines(result + i, LANES)
         add_products(
             dy + i, x + i, LANES, 0, shift, scale, sums.high, sums.low, products.high, products.low)
         i += LANES
     product_end(dy, x, i, n, shift, scale, sums.high, sums.low, products.high, products.low)
     merge_lanes(&sums, s1, x[0])
     merge_lanes(&products, s2, x[0])
+
+
+cdef inline apart run_products(
+    const floating* dy,             # IN   (n)
+    const floating* x,              # IN   (n)
+    const floating* result,         # what will be written next, likewise, or NULL
+    Py_ssize_t n, double shift, double scale,
+    WideSum* s1, WideSum* s2,       # INOUT  += Σdy, Σdy·(x·scale − shift)
+) noexcept nogil:
+    if result != NULL:
+        product_run(dy, x, result, n, shift, scale, s1, s2)
+    else:
+        product_run(dy, x, NULL, n, shift, scale, s1, s2)

@@ -27,7 +27,7 @@ from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WideSum, dd, dd_add, dd_scale
 from fastnn._kernels.norm cimport Group, Means, View, count_of, deviation, means_of, start_of
-from fastnn._kernels.rows cimport BATCH, batch_of, block_of, clear_sum, run_products, wide_total
+from fastnn._kernels.rows cimport BATCH, DISTANT, batch_of, block_of, clear_sum, run_products, wide_total
 
 cnp.import_array()
 
@@ -53,6 +53,7 @@ cdef struct Backward:
     bint centered               # False: RMS norm, no mean was taken
     bint constant               # the statistics do not depend on x
     bint double_precision
+    bint distant                # the result does not fit a near cache
     Py_ssize_t batch            # groups
     Py_ssize_t block            # groups
     dd* segments                # OUT  (O · S, entries, 2): Σdy, Σdy·x̂
@@ -107,7 +108,8 @@ cdef inline void batch_sums(
                 group = p.groups + g + (s // p.entries if p.entries > 1 else s)
                 at = a * stride + s * p.length
                 run_products(
-                    dy + at, x + at, p.length, group.shift, group.scale, sums + s - first, products + s - first)
+                    dy + at, x + at, dx + at if p.distant else NULL, p.length, group.shift, group.scale,
+                    sums + s - first, products + s - first)
                 if p.constant:
                     scaled_run(
                         dy + at, dx + at, p.length,
@@ -285,6 +287,7 @@ cdef void run_backward(Backward* p) noexcept nogil:
     cdef Py_ssize_t groups = p.view.outer * p.view.groups
     cdef Py_ssize_t itemsize = 8 if p.double_precision else 4
     cdef double work = 3.0 * groups * p.view.reduced * p.view.inner * itemsize
+    p.distant = work >= DISTANT
     p.batch = batch_of(&p.view, 2 * itemsize)
     p.block = block_of(&p.view, p.batch)
     parallel_for(backward_block, p, (groups + p.block - 1) // p.block, work)

@@ -27,6 +27,7 @@ from fastnn._kernels.lanes cimport (
     FLUSH, LANES, WideSum, add_to_lanes, clear, dd, dd_add, dd_scale, merge, total_of,
 )
 from fastnn._kernels.norm cimport Group, Means, View, count_of, input_gradient, means_of, normalized, offset_of
+from fastnn._kernels.rows cimport DISTANT, claim_lines
 
 cnp.import_array()
 
@@ -58,6 +59,7 @@ cdef struct Backward:
     Py_ssize_t period           # row r uses the weights from (r % period) · n on
     bint centered               # False: RMS norm, no mean was taken
     bint double_precision
+    bint distant                # the result does not fit a near cache
     Py_ssize_t chunk_rows       # of one residue of the period
     Py_ssize_t chunks
     double* columns             # scratch (chunks, 4, period · n): Σdy, Σdy·x̂, high and low parts
@@ -94,6 +96,7 @@ cdef inline apart row_products(
     const floating* dy,         # IN   (n)
     const floating* x,          # IN   (n)
     const floating* weight,     # IN   (n)
+    const floating* result,     # what will be written next, (n), or NULL
     Py_ssize_t n, const Group* group,
     dd* sum_g, dd* sum_gx,      # OUT  Σg, Σg·x̂
 ) noexcept nogil:
@@ -114,6 +117,8 @@ cdef inline apart row_products(
         sums[j] = 0
         products[j] = 0
     while n - i >= LANES:
+        if result != NULL:
+            claim_lines(result + i, LANES)
         add_some(dy + i, x + i, weight + i, LANES, shift, scale, sums, products)
         i += LANES
         filled += 1
@@ -133,13 +138,15 @@ cdef inline apart row_products(
 
 
 cdef inline void row_parameters(
-    Backward* p, Py_ssize_t r, const floating* dy, const floating* x, const floating* weight, floating* row,
+    Backward* p, Py_ssize_t r, const floating* dy, const floating* x, const floating* dx, const floating* weight,
+    floating* row,
 ) noexcept nogil:
     cdef Py_ssize_t n = p.view.inner
     cdef const Group* group = p.groups + r
     cdef dd sum_g, sum_gx
     cdef Means means
-    row_products(dy + r * n, x + r * n, weight, n, group, &sum_g, &sum_gx)
+    row_products(
+        dy + r * n, x + r * n, weight, dx + r * n if p.distant else NULL, n, group, &sum_g, &sum_gx)
     means = means_of(
         sum_g.high, sum_gx.high, <double>count_of(p.mask + r * n if p.mask != NULL else NULL, &p.view), p.centered,
         False)
@@ -224,7 +231,7 @@ cdef inline void tile(
     cdef Py_ssize_t r
     cdef bint cold = False
     for r in range(rows):
-        row_parameters(p, first + r * p.period, dy, x, weight, parameters + r * ROW_PARAMETERS)
+        row_parameters(p, first + r * p.period, dy, x, dx, weight, parameters + r * ROW_PARAMETERS)
         cold = cold or p.groups[first + r * p.period].scale != 1
     strips(
         dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL, p.period * n, rows, n, weight,
@@ -290,6 +297,7 @@ cdef void reduce_block(void* arguments, Py_ssize_t block) noexcept nogil:
 cdef void run_backward(Backward* p) noexcept nogil:
     cdef Py_ssize_t total = p.period * p.view.inner
     cdef double work = 3.0 * p.view.groups * p.view.inner * (8 if p.double_precision else 4)
+    p.distant = work >= DISTANT
     parallel_for(chunk_block, p, p.chunks * p.period, work)
     parallel_for(reduce_block, p, (total + REDUCED - 1) // REDUCED, 16.0 * p.chunks * total)
 

@@ -29,7 +29,7 @@ from fastnn._kernels.norm cimport (
     find_moments, find_scales, normalized, offset_of, scale_of, settle, start_of,
 )
 from fastnn._kernels.rows cimport (
-    BATCH, BLOCK, batch_of, block_of, clear_sum, plain_total, run_sums, wide_total,
+    BATCH, BLOCK, DISTANT, batch_of, block_of, clear_sum, plain_total, run_sums, wide_total,
 )
 
 cnp.import_array()
@@ -72,6 +72,7 @@ cdef struct Forward:
     bint double_precision
     Py_ssize_t length           # I / entries
     bint shared                 # a group has one weight and one bias
+    bint distant                # the result does not fit a near cache
     Py_ssize_t batch            # groups
     Py_ssize_t block            # groups, or runs where the statistics are given
 
@@ -103,7 +104,8 @@ cdef void close_scaled(
     clear_sum(&s1, shift)
     clear_sum(&s2, shift)
     for a in range(p.view.reduced):
-        run_sums(x + a * stride, mask + a * stride if mask != NULL else NULL, p.view.inner, shift, scale, &s1, &s2)
+        run_sums(
+            x + a * stride, mask + a * stride if mask != NULL else NULL, NULL, p.view.inner, shift, scale, &s1, &s2)
     close_group(
         wide_total(&s1, shift), wide_total(&s2, shift), n, p.eps, p.centered, shift, scale, group, population)
 
@@ -147,9 +149,10 @@ cdef inline apart close_float(
 
 
 cdef inline void batch_statistics(
-    Forward* p, Py_ssize_t count, const floating* x, const unsigned char* mask, Group* groups, Population* population,
+    Forward* p, Py_ssize_t count, const floating* x, const floating* y, const unsigned char* mask, Group* groups,
+    Population* population,
 ) noexcept nogil:
-    # `count` neighbouring groups of one outer index; x and mask at the first one's start
+    # `count` neighbouring groups of one outer index; x, y and mask at the first one's start
     cdef Py_ssize_t stride = p.view.groups * p.view.inner
     cdef Py_ssize_t n = p.view.inner
     cdef Py_ssize_t a, r, at
@@ -169,9 +172,9 @@ cdef inline void batch_statistics(
         for r in range(count):
             at = a * stride + r * n
             if mask == NULL:
-                run_sums(x + at, NULL, n, shift[r], 1, s1 + r, s2 + r)
+                run_sums(x + at, NULL, y + at if p.distant else NULL, n, shift[r], 1, s1 + r, s2 + r)
             else:
-                run_sums(x + at, mask + at, n, shift[r], 1, s1 + r, s2 + r)
+                run_sums(x + at, mask + at, NULL, n, shift[r], 1, s1 + r, s2 + r)
     if floating is float:
         r = 0
         while r < count:
@@ -365,7 +368,7 @@ cdef inline void forward_batch(
     cdef Group* groups = p.groups + g if p.groups != NULL else own
     cdef Py_ssize_t a, r, at
     batch_statistics(
-        p, count, x + start, p.mask + start if p.mask != NULL else NULL, groups,
+        p, count, x + start, y + start, p.mask + start if p.mask != NULL else NULL, groups,
         p.population + g if p.population != NULL else NULL)
     if p.shared:
         for r in range(count):
@@ -438,6 +441,7 @@ cdef void run_forward(Forward* p) noexcept nogil:
     if work == 0:
         return
     p.length = p.view.inner // p.entries
+    p.distant = work >= DISTANT and p.x != p.y
     p.shared = p.entries == 1 or (p.weight == NULL and p.bias == NULL)
     if p.given:
         if p.shared and p.double_precision:
