@@ -8,6 +8,7 @@ import pytest
 
 import fastnn
 import fastnn.functional as F
+from fastnn.functional import pool
 
 CASES = [  # x shape, kernel, stride, padding, dilation, ceil_mode
     ((2, 3, 8, 8), 2, None, 0, 1, False),
@@ -196,3 +197,19 @@ def test_against_torch(case):
         backward = F.max_pool2d_backward if mine is F.max_pool2d_forward else F.avg_pool2d_backward
         np.testing.assert_allclose(backward(dy, ctx), tensor.grad.numpy(), rtol=1e-13, atol=1e-14)
         tensor.grad = None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("size", "options"), [((0, 0), (2, 1, 1)), ((1, 1), (2, 1, 2, 4)), ((3, 1), ((1, 2), 1, (0, 2), 4))]
+)
+def test_windows_that_see_padding_only(size, options, dtype):
+    """Their maximum is −∞, and their gradient goes nowhere."""
+    y, context = F.max_pool2d_forward(np.ones((2, 3, *size), dtype), *options)
+    assert np.all(np.isneginf(y))
+    np.testing.assert_array_equal(F.max_pool2d_backward(np.ones_like(y), context), np.zeros((2, 3, *size), dtype))
+
+
+def test_planes_beyond_the_winners_integers():
+    with pytest.raises(ValueError, match="input must have less than 2³¹ elements in each image"):
+        pool._geometry((1, 1, 2**16, 2**15), 2, None, 0, 1, False, 1, True, True, None)  # no array of 8 GB is needed

@@ -314,7 +314,7 @@ def activation_forward(int kind, object x, object out=None, double p=0, double q
 
 
 def activation_backward(int kind, object dy, object saved, double p=0, double q=0):
-    """The input's gradient; None if the array gate has to see dy or what forward kept first: that may be a user's out."""
+    """The input's gradient; None if the array gate has to see dy or `saved`, which may be a user's `out`, first."""
     if not (regular(saved) and same_form(<cnp.ndarray>saved, dy)):
         return None
     return run(<Kind>kind, <cnp.ndarray>dy, saved, None, p, q)

@@ -154,7 +154,8 @@ cdef inline void max_plane_backward(Pool* p, Py_ssize_t plane, floating example)
     cdef Py_ssize_t j
     memset(dx, 0, p.h.size * p.w.size * p.run * sizeof(floating))
     for j in range(count):
-        dx[winner[j]] += dy[j]
+        if winner[j] >= 0:  # else the window saw padding only
+            dx[winner[j]] += dy[j]
 
 
 # ---- average -------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def _planes(
 ) -> Planes:
     """`taps`: phase, row and column of each kernel element; the terms are (channel of the group, tap)."""
     rows, columns = form
-    images = max(1, min(g.n, PLANES // (channels * len(starts) * rows * columns * itemsize)))
+    images = max(1, min(g.n, PLANES // max(1, channels * len(starts) * rows * columns * itemsize)))
     plane = -(-(images * rows * columns + _kernels.PLANE_MARGIN) // _kernels.PLANE_MULTIPLE) * _kernels.PLANE_MULTIPLE
     tap = np.array([phase * plane + row * columns + column for phase, row, column in taps], np.intp)
     channel = np.arange(channels // g.groups, dtype=np.intp) * (len(starts) * plane)

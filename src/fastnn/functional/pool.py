@@ -1,6 +1,7 @@
 """Maximum and average pooling of images, and their gradients, for both image layouts."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -285,6 +286,8 @@ def _geometry(
     if divisor_override is not None and not 1 <= divisor < 2**63:
         raise ValueError(f"divisor_override must be an integer of at least 1 in int64, got {divisor_override}")
     n, channels, sizes = (shape[0], shape[3], shape[1:3]) if last else (shape[0], shape[1], shape[2:])
+    if maximum and math.prod(sizes) * (channels if last else 1) >= 2**31:
+        raise ValueError(f"input must have less than 2³¹ elements in each image, got shape {shape}")
     axes = []
     for size, k, s, p, d in zip(sizes, kernel, strides, paddings, dilations):
         reach = d * (k - 1) + 1
