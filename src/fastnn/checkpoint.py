@@ -247,7 +247,7 @@ def _fail(path: str | os.PathLike[str], what: str) -> NoReturn:
 
 def _open(path: str | os.PathLike[str]) -> BufferedReader:
     """Only what has a size can be checked against it; and opening a pipe would wait for its other end."""
-    mode = os.stat(path).st_mode
+    mode = os.stat(os.fspath(path)).st_mode  # an integer would be an open file
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # open() has its own error for a folder
         _fail(path, "it is not a regular file")
     return Path(path).open("rb")

@@ -139,10 +139,12 @@ def predict(model: Layer, x: Array, batch_size: int = 256) -> Array:
 
 
 def _outputs(model: Layer, x: Array, batch_size: int) -> Iterator[tuple[slice, Array]]:
-    mode = model.training
+    size, mode = _check_count(batch_size, "batch_size"), model.training
+    if len(x) == 0:
+        raise ValueError(f"x must hold at least one sample, got shape {np.shape(x)}")
     model.eval()
     try:
-        for part in _parts(len(x), batch_size):
+        for part in _parts(len(x), size):
             yield part, model(x[part])
     finally:
         model.train(mode)

@@ -5,6 +5,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+from fastnn import _arrays
+
 
 def check_choice(value: Any, name: str, allowed: Sequence[str]) -> None:
     """Raise unless `value` is one of the allowed words."""
@@ -13,10 +15,11 @@ def check_choice(value: Any, name: str, allowed: Sequence[str]) -> None:
 
 
 def finite(value: float, name: str) -> float:
-    """`value`, which must be a finite number."""
-    if not math.isfinite(value):
+    """`value` as a float, which must be a finite number."""
+    real = _arrays.number(value, name)
+    if not math.isfinite(real):
         raise ValueError(f"{name} must be finite, got {value}")
-    return value
+    return real
 
 
 def fans(shape: Sequence[int], layout: str = "oi", groups: int = 1) -> tuple[int, int]:
@@ -102,7 +105,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     """
     if nonlinearity == "leaky_relu":
         slope = 0.01 if param is None else finite(param, "param")
-        return math.sqrt(2 / (1 + slope**2))
+        return math.sqrt(2 / (1 + slope * slope))
     check_choice(nonlinearity, "nonlinearity", (*GAINS, "leaky_relu"))
     return GAINS[nonlinearity]
 

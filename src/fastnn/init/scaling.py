@@ -71,6 +71,11 @@ def variance_scaling(
     return uniform(shape, -bound, bound, rng=rng, dtype=dtype)
 
 
+def _square(gain: float) -> float:
+    real = finite(gain, "gain")
+    return real * real  # with ** a result beyond float64 would be an OverflowError
+
+
 def xavier_uniform(
     shape: Sequence[int],
     gain: float = 1.0,
@@ -105,7 +110,7 @@ def xavier_uniform(
     True
     """
     return variance_scaling(
-        shape, finite(gain, "gain") ** 2, "fan_avg", "uniform", rng=rng, dtype=dtype, layout=layout, groups=groups
+        shape, _square(gain), "fan_avg", "uniform", rng=rng, dtype=dtype, layout=layout, groups=groups
     )
 
 
@@ -132,7 +137,7 @@ def xavier_normal(
     (3, 3, 8, 16)
     """
     return variance_scaling(
-        shape, finite(gain, "gain") ** 2, "fan_avg", "normal", rng=rng, dtype=dtype, layout=layout, groups=groups
+        shape, _square(gain), "fan_avg", "normal", rng=rng, dtype=dtype, layout=layout, groups=groups
     )
 
 

@@ -86,7 +86,8 @@ def with_running(
         y, groups, _ = run_forward(call._replace(mask=None), out=out, keep=keep, given=given)
         return y, context_of(call._replace(mask=None), given, constant=True) if keep else None
     y, groups, populations = run_forward(call, out=out, keep=keep, population=running is not None)
-    if running is not None and populations is not None:
+    result = y, context_of(call, groups) if keep else None
+    if running is not None and populations is not None:  # last: nothing after it can fail
         _kernels.update_running(populations, running.mean_buffer, running.var_buffer, momentum)
         running.store()
-    return y, context_of(call, groups) if keep else None
+    return result

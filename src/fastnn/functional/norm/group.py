@@ -16,7 +16,7 @@ def _group_call(input: Any, num_groups: Any, weight: Any, bias: Any, eps: float,
     groups = _arrays.integer(num_groups, "num_groups")
     if groups < 1 or x.shape[axis] % groups:
         raise ValueError(f"num_groups must divide the number of channels {x.shape[axis]}, got {groups}")
-    view = group_view(x.shape, axis, groups)
+    view = group_view(x.shape, axis, groups if x.shape[axis] else 1)  # any number divides no channels
     if x.size and x.shape[0] * view.group_size == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input shape {x.shape}")
     return channel_call(x, view, axis, weight, bias, eps, mask)
