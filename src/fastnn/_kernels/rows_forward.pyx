@@ -15,6 +15,7 @@ Design
 """
 
 cimport numpy as cnp
+from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cython cimport floating
 from libc.math cimport fabs
 from libc.stdlib cimport free, malloc
@@ -520,8 +521,12 @@ cdef inline bint plain(object array, int type_number) noexcept:
 cdef inline bint same_tail(cnp.ndarray x, object shape) except -1:
     # whether `shape`, an int or a tuple of ints, is the end of x's shape
     cdef Py_ssize_t i, count
+    cdef int beyond = 0    # whether a number is beyond C's integers: then it is no length
     if type(shape) is int:
-        return cnp.PyArray_NDIM(x) >= 1 and <Py_ssize_t>shape == cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+        return (
+            cnp.PyArray_NDIM(x) >= 1
+            and PyLong_AsLongLongAndOverflow(shape, &beyond) == cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+        )
     if type(shape) is not tuple:
         return False
     count = len(<tuple>shape)
@@ -529,7 +534,9 @@ cdef inline bint same_tail(cnp.ndarray x, object shape) except -1:
         return False
     for i in range(count):
         one = (<tuple>shape)[i]
-        if type(one) is not int or <Py_ssize_t>one != cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - count + i):
+        if type(one) is not int:
+            return False
+        if PyLong_AsLongLongAndOverflow(one, &beyond) != cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - count + i):
             return False
     return True
 
@@ -545,16 +552,16 @@ cdef inline bint fits(cnp.ndarray array, cnp.ndarray x, int trailing) noexcept:
     return True
 
 
-def rows_layer_norm(x, normalized_shape, weight, bias, double eps, bint centered):
+def rows_layer_norm(x, normalized_shape, weight, bias, eps, bint centered):
     """Layer or RMS norm of the common case in one step: None if any argument needs the gate, which then decides.
 
-    The common case: plain float32 or float64 arrays, `normalized_shape` an int or a tuple of ints, `weight` and
-    `bias` of that shape or None.
+    The common case: plain float32 or float64 arrays, `eps` a float, `normalized_shape` an int or a tuple of ints,
+    `weight` and `bias` of that shape or None.
     """
     cdef Forward p
     cdef int type_number
     cdef Py_ssize_t n
-    if not cnp.PyArray_CheckExact(x):
+    if not cnp.PyArray_CheckExact(x) or type(eps) is not float:
         return None
     type_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
     if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
