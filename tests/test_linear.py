@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+import fastnn
 import fastnn.functional as F
+from fastnn import _kernels
 
 U = {np.float32: 2.0**-24, np.float64: 2.0**-53}
 
@@ -42,13 +44,52 @@ def test_value_and_gradients(shape, out_features, dtype):
         assert np.all(abs(mine - value) <= (terms + 2) * U[dtype] * size)
 
 
-def test_a_sample_has_the_same_bits_in_every_batch():
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("outputs", [1, 40, 131])
+@pytest.mark.parametrize("inputs", [3, 129, 500])
+def test_a_sample_has_the_same_bits_in_every_batch(inputs, outputs, dtype):
     rng = np.random.default_rng(4)
-    x, w, b = (rng.standard_normal(s, np.float32) for s in ((200, 500), (40, 500), (40,)))
-    y = F.linear(x, w, b)
-    for rows in (8, 9, 31, 64, 65):
-        np.testing.assert_array_equal(F.linear(x[:rows], w, b), y[:rows])
+    x, w, b = (rng.standard_normal(s).astype(dtype) for s in ((200, inputs), (outputs, inputs), (outputs,)))
+    dy = rng.standard_normal((200, outputs)).astype(dtype)
+    y, ctx = F.linear_forward(x, w, b)
+    dx = F.linear_backward(dy, ctx)[0]
+    for rows in (1, 2, 3, 7, 8, 9, 16, 31, 64, 65):
+        part, ctx = F.linear_forward(x[:rows], w, b)
+        np.testing.assert_array_equal(part, y[:rows])
+        np.testing.assert_array_equal(F.linear_backward(dy[:rows], ctx)[0], dx[:rows])
     np.testing.assert_array_equal(F.linear(x, w[:8], b[:8]), y[:, :8])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rows", [1, 2, 8, 9, 65])
+@pytest.mark.parametrize("outputs", [7, 33, 130])
+def test_the_layer_adds_to_its_gradient(outputs, rows, dtype):
+    rng = np.random.default_rng(5)
+    layer = fastnn.Linear(67, outputs, rng=0, dtype=dtype)
+    x, dy = rng.standard_normal((rows, 67)).astype(dtype), rng.standard_normal((rows, outputs)).astype(dtype)
+    layer(x)
+    layer.backward(dy)
+    once = layer.weight.grad.copy()
+    np.testing.assert_array_equal(once, F.linear_backward(dy, F.linear_forward(x, layer.weight.data)[1])[1])
+    layer(x)
+    layer.backward(dy)
+    np.testing.assert_array_equal(layer.weight.grad, once + once)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 12])
+def test_layouts_change_no_bit(rows):
+    """Matrices of any strides: contiguous rows, contiguous columns, neither."""
+    rng = np.random.default_rng(6)
+    a, b = rng.standard_normal((rows, 70), np.float32), rng.standard_normal((70, 90), np.float32)
+    expected = np.empty((rows, 90), np.float32)
+    _kernels.matrix_product(a, b, expected)
+    for left in (a, np.asfortranarray(a), np.repeat(a, 2, axis=1)[:, ::2]):
+        for right in (b, np.asfortranarray(b), np.repeat(b, 2, axis=1)[:, ::2]):
+            for out in (np.empty((rows, 90), np.float32), np.empty((90, rows), np.float32).T):
+                _kernels.matrix_product(left, right, out)
+                np.testing.assert_array_equal(out, expected)
+                _kernels.matrix_product(right.T, left.T, out.T)
+                np.testing.assert_array_equal(out, expected)
 
 
 def test_without_bias():
@@ -97,7 +138,8 @@ SCRIPT = """
 import hashlib, numpy as np, fastnn.functional as F
 rng = np.random.default_rng(0)
 digest = hashlib.sha256()
-for rows, inputs, outputs in ((128, 784, 512), (128, 512, 10), (64, 128, 128), (1, 784, 784), (512, 2000, 64)):
+sizes = (128, 784, 512), (128, 512, 10), (64, 128, 128), (1, 784, 784), (5, 99, 3000), (512, 2000, 64)
+for rows, inputs, outputs in sizes:
     x, w = rng.standard_normal((rows, inputs), np.float32), rng.standard_normal((outputs, inputs), np.float32)
     y, ctx = F.linear_forward(x, w)
     for array in (y, *F.linear_backward(y, ctx)[:2]):
@@ -106,19 +148,18 @@ print(digest.hexdigest())
 """
 
 
-def test_blas_threads_change_nothing():
-    """OpenBLAS with 1 and with 2 threads: the products of training have the same bits."""
-    if "openblas" not in np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]:
-        pytest.skip("NumPy's BLAS is not OpenBLAS")
+def test_threads_and_levels_change_nothing():
+    levels = [level for level in _kernels.available() if level in ("x86_64_v3", "x86_64_v4")] or [_kernels.ISA]
     digests = {
         subprocess.run(
             [sys.executable, "-c", SCRIPT],
-            env=os.environ | {"OPENBLAS_NUM_THREADS": threads},
+            env=os.environ | {"FASTNN_NUM_THREADS": threads, "FASTNN_ISA": level},
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        for threads in ("1", "2")
+        for threads in ("1", "2", "3")
+        for level in levels
     }
     assert len(digests) == 1
 

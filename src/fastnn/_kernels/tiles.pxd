@@ -2,7 +2,7 @@
 #
 # Each number is start + Σ_k a(i, k)·b(k, j), added in the order of k with one fused multiply-add each: its bits depend
 # neither on the tile's form nor on the ISA. One element of `a` is broadcast, one run of `b` is loaded.
-#   (a) COLUMNS is what the level's registers hold; in float64 half as many. NARROW is for matrices of few columns.
+#   (a) COLUMNS is what the level's registers hold; in float64 half as many.
 #   (b) The rows' sums are written out: GCC keeps separate local arrays in registers, not a two-dimensional one.
 #   (c) Where the runs of b start is a table that ends with -1. GCC would jam two rounds of a counted loop over k
 #       together, and spill the sums.
@@ -30,7 +30,6 @@ cdef extern from *:
 
 cdef enum:
     ROWS = 8
-    NARROW = 8
 
 
 cdef inline void four_rows(
