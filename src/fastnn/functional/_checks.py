@@ -22,7 +22,7 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 def pair(value: int | Sequence[int], name: str, least: int) -> tuple[int, int]:
-    """An int for both axes of an image, or one for height and one for width."""
+    """An int for both axes of an image, alone or as PyTorch's sequence of one, or one for height and one for width."""
     try:
         numbers = (operator.index(value),) * 2  # type: ignore[arg-type]
     except TypeError:
@@ -30,6 +30,8 @@ def pair(value: int | Sequence[int], name: str, least: int) -> tuple[int, int]:
             numbers = tuple(operator.index(number) for number in value)  # type: ignore[union-attr, assignment]
         except TypeError:
             raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}") from None
+        if len(numbers) == 1:
+            numbers *= 2
     if len(numbers) != 2 or min(numbers) < least:
         raise ValueError(f"{name} must be an int or a pair of ints of at least {least}, got {value!r}")
     if max(numbers) > LARGEST:

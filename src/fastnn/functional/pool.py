@@ -164,7 +164,7 @@ def avg_pool2d(
     count_include_pad : bool, default True
         Whether the padding's zeros count as elements; what lies beyond the padding (ceil_mode) never does.
     divisor_override : int, optional
-        What every sum is divided by, in place of the number of elements.
+        What every sum is divided by, in place of the number of elements; not 0.
     channel_axis : int, default 1
         1 for channels first, -1 (or 3) for channels last.
     out : ndarray, optional
@@ -283,8 +283,8 @@ def _geometry(
     strides = kernel if stride is None else pair(stride, "stride", 1)
     paddings, dilations = pair(padding, "padding", 0), pair(dilation, "dilation", 1)
     divisor = 0 if divisor_override is None else _arrays.integer(divisor_override, "divisor_override")
-    if divisor_override is not None and not 1 <= divisor < 2**63:
-        raise ValueError(f"divisor_override must be an integer of at least 1 in int64, got {divisor_override}")
+    if divisor_override is not None and (divisor == 0 or not -(2**63) <= divisor < 2**63):
+        raise ValueError(f"divisor_override must be an integer other than 0 in int64, got {divisor_override}")
     n, channels, sizes = (shape[0], shape[3], shape[1:3]) if last else (shape[0], shape[1], shape[2:])
     if maximum and math.prod(sizes) * (channels if last else 1) >= 2**31:
         raise ValueError(f"input must have less than 2³¹ elements in each image, got shape {shape}")
