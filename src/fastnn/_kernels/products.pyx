@@ -10,9 +10,9 @@ Design
       core's second-level cache.
   (D) The last block of rows starts early and repeats some rows, so that no row of a is read beyond its end.
   (E) For up to DIRECT rows, contiguous rows of b are read where they lie; only the last panel may have to be made.
-  (F) Up to FEW rows or columns are bound by reading the other matrix, b. No panels: each task goes down a strip of b in pieces of TERMS
-      rows, which it reads where they lie if its rows are contiguous, and transposed in the first-level cache if its
-      columns are.
+  (F) Up to FEW rows or columns are bound by reading the other matrix, b. No panels: each task goes down a strip of b
+      in pieces of TERMS rows. It reads them where they lie if they are contiguous; if the columns are, it transposes
+      them into the first-level cache.
   (G) Up to FEW terms, the gradient of a weight from a few samples, are bound by writing the result: row by row.
 """
 

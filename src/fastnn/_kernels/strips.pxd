@@ -1,7 +1,7 @@
 # Products of few rows or few terms: strips of STRIP columns, one or two rows of sums in registers.
 #
-# The sums are those of tiles.pxd: the terms in order, one fused multiply-add each. Four registers of sums for a row (eight
-# for two) hide the latency of the additions.
+# The sums are those of tiles.pxd: the terms in order, one fused multiply-add each. Four registers of sums for a row
+# (eight for two) hide the latency of the additions.
 
 from cython cimport floating
 
