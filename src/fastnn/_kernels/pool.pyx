@@ -8,8 +8,9 @@ Design
   (B) Windows are walked element by element (kh, kw) outside that loop, with ranges trimmed to the input (a table, made
       once per call) instead of tests for padding.
   (C) Maximum keeps, for backward, where in its plane (image) each winner lies (int32); the first of equals, and NaN
-      wins. Backward is one addition per result. A task owns whole planes (images): no two threads add to one place,
-      and the sums' order is fixed by the shape.
+      wins. Backward is one addition per result. A task owns whole planes (images), as many as make TASK bytes, since
+      claiming a task costs as much as a tiny plane: no two threads add to one place, and the sums' order is fixed by
+      the shape.
   (D) Averages add in float64 and divide once.
 """
 
@@ -27,6 +28,7 @@ __all__ = ["pool_backward", "pool_forward"]
 
 cdef enum:
     LANES = 16
+    TASK = 32 * 1024
 
 cdef struct Pool:
     const void* x               # IN   (planes, H, W, run); dy (planes, OH, OW, run) in backward
@@ -35,6 +37,8 @@ cdef struct Pool:
     const Py_ssize_t* ranges    # IN   (KW, 2): the windows whose element kw is inside the input
     Axis h
     Axis w
+    Py_ssize_t planes
+    Py_ssize_t together         # planes of one task
     Py_ssize_t run              # 1, or channels
     Py_ssize_t total            # elements of x
     bint maximum
@@ -285,20 +289,24 @@ cdef inline void backward_plane(Pool* p, Py_ssize_t plane, floating example) noe
         dy += line
 
 
-cdef void forward_task(void* arguments, Py_ssize_t plane) noexcept nogil:
+cdef void forward_task(void* arguments, Py_ssize_t task) noexcept nogil:
     cdef Pool* p = <Pool*>arguments
-    if p.double_precision:
-        forward_plane(p, plane, <double>0)
-    else:
-        forward_plane(p, plane, <float>0)
+    cdef Py_ssize_t plane
+    for plane in range(task * p.together, min(p.planes, (task + 1) * p.together)):
+        if p.double_precision:
+            forward_plane(p, plane, <double>0)
+        else:
+            forward_plane(p, plane, <float>0)
 
 
-cdef void backward_task(void* arguments, Py_ssize_t plane) noexcept nogil:
+cdef void backward_task(void* arguments, Py_ssize_t task) noexcept nogil:
     cdef Pool* p = <Pool*>arguments
-    if p.double_precision:
-        backward_plane(p, plane, <double>0)
-    else:
-        backward_plane(p, plane, <float>0)
+    cdef Py_ssize_t plane
+    for plane in range(task * p.together, min(p.planes, (task + 1) * p.together)):
+        if p.double_precision:
+            backward_plane(p, plane, <double>0)
+        else:
+            backward_plane(p, plane, <float>0)
 
 
 # ---- entry points --------------------------------------------------------------------------------------------------
@@ -320,14 +328,15 @@ cdef void run_tasks(
     p.ranges = ranges
     p.x, p.y = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
     p.winner = NULL if winner is None else <int32_t*>cnp.PyArray_DATA(<cnp.ndarray>winner)
-    p.run = run
+    cdef double bytes = cnp.PyArray_NBYTES(x) + cnp.PyArray_NBYTES(y)
+    p.planes, p.run = planes, run
+    p.together = max(<Py_ssize_t>1, <Py_ssize_t>(TASK / (bytes / planes + 1))) if planes else 1
     p.total = cnp.PyArray_SIZE(x)
     p.maximum, p.count_padding, p.divisor = maximum, count_padding, divisor
     p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
     with nogil:
         parallel_for(
-            backward_task if backward else forward_task, &p, planes,
-            <double>(cnp.PyArray_NBYTES(x) + cnp.PyArray_NBYTES(y)),
+            backward_task if backward else forward_task, &p, (planes + p.together - 1) // p.together, bytes,
         )
 
 
