@@ -186,7 +186,7 @@ def _labels(target: Any, x: Array, positions: tuple[int, ...], axis: int) -> Arr
     if labels.dtype.kind in "iu":
         if labels.shape != positions:
             raise ValueError(f"target must have shape {positions} for input of shape {x.shape}, got {labels.shape}")
-        return np.ascontiguousarray(labels, dtype=np.int64).ravel()
+        return _arrays.contiguous(labels, np.dtype(np.int64)).ravel()
     if labels.dtype.kind != "f":
         raise TypeError(f"target must hold class indices or probabilities of dtype {x.dtype}, got {labels.dtype}")
     probabilities = _arrays.floating(labels, "target", x.dtype)

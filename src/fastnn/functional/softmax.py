@@ -162,7 +162,7 @@ def _softmax(input: Array, dim: int | None, out: Array | None, logarithm: bool) 
         y = np.empty_like(x) if target is None else target
         _run(x, y, logarithm)
     else:
-        rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
+        rows = np.moveaxis(x, axis, -1).copy()  # always new, also where all other axes have length 1
         _run(rows, rows, logarithm)
         y = np.ascontiguousarray(np.moveaxis(rows, -1, axis))
     return _arrays.deliver(y.reshape(np.shape(input)), out), axis
