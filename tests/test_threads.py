@@ -201,3 +201,62 @@ def test_many_python_threads_may_call_at_once(default_threads):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         for result in pool.map(lambda _: F.relu(x), range(16)):
             np.testing.assert_array_equal(result, expected)
+
+
+STRESS = os.path.join(os.path.dirname(__file__), "stress.py")
+ON_LINUX = pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs /proc")
+
+
+@ON_LINUX
+@pytest.mark.parametrize("options", [["--forks", "20", "--busy", "2"], ["--threads", "16", "--calls", "320"]], ids=str)
+def test_stress_in_small(options):
+    """Forks beside computing threads, and many threads at once: all right, none hangs, no thread is left over."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, STRESS, *options], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+MULTIPROCESSING = """
+import multiprocessing, warnings, numpy as np, fastnn, fastnn.functional as F
+warnings.simplefilter("ignore")
+fastnn.set_num_threads(2)
+x = np.ones((2048, 512), np.float32)
+def work(k):
+    return float(F.layer_norm(x + k * np.arange(512, dtype=np.float32), 512)[0, 0])
+if __name__ == "__main__":
+    expected = [work(k) for k in range(8)]
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        assert pool.map_async(work, range(8)).get(timeout=30) == expected
+    print("fine")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_multiprocessing_by_fork():
+    done = run(MULTIPROCESSING)
+    assert done.stdout.split() == ["fine"], done.stderr
+
+
+def test_evaluation_in_many_threads_gives_the_same_bits():
+    """Layers in evaluation mode and generators are shared by threads; every operation runs beside every other."""
+    import concurrent.futures
+
+    import numpy as np
+
+    from operations import FUNCTIONS, network
+
+    def everything(_):
+        return [a.tobytes() for op in FUNCTIONS.values() for a in op.run(op.arguments(np.float32))]
+
+    model, x = network(np.float32).eval(), np.ones((3, 4, 4, 6), np.float32)
+    generator = fastnn.Generator(3)
+    expected, y = everything(0), model(x).tobytes()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for result in pool.map(everything, range(8)):
+            assert result == expected
+        assert set(pool.map(lambda _: model(x).tobytes(), range(64))) == {y}
+        draws = list(pool.map(lambda _: generator.words((4,)).tobytes(), range(200)))
+    assert len(set(draws)) == 200  # no stream was given out twice
+    assert generator.stream == 200
