@@ -1,40 +1,73 @@
-"""Learning-rate schedules: the ones there are, one composed of others, and one of them at work.
+"""
+Learning-rate schedules
+=======================
 
-With a constant rate SGD ends in a cloud about the minimum whose size is proportional to the rate: the minibatch
-gradients keep their noise. Exponential and cosine decay start as fast and let the cloud shrink.
+Point 13: the schedules that there are, one composed of others, and what a decaying rate is for. With a constant rate
+SGD ends in a cloud about the minimum whose size is proportional to the rate, for the minibatch gradients keep their
+noise. Exponential and cosine decay start as fast and let the cloud shrink.
 """
 
 import sys
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
 import fastnn
 from fastnn import schedules
 
-STEPS, LR, DIMENSION = 2000, 0.1, 50
+# %%
+# Schedules are values
+# --------------------
+# A schedule is a function of the step and has no state: it can be compared, printed, written as JSON and drawn.
 
-GALLERY = [
-    [schedules.Exponential(1.0, 0.5, every=300), schedules.Exponential(1.0, 0.5, every=300, staircase=True)],
-    [schedules.Cosine(1.0, 1500), schedules.CosineRestarts(1.0, 300, mult=1.5, decay=0.8)],
-    [schedules.Warmup(schedules.Cosine(1.0, 1600, floor=0.1), 200), schedules.InverseSqrt(1.0, 200)],
-    [schedules.OneCycle(1.0, 2000), schedules.Cyclic(0.1, 1.0, up=250, mode="triangular2")],
-    [schedules.Piecewise([1.0, 0.3, 0.1], [800, 1500]), schedules.Polynomial(1.0, 0.0, 2000, power=2)],
-]
+GALLERY = {
+    "exponential decay": {
+        "Exponential": schedules.Exponential(1.0, 0.5, every=300),
+        "…, staircase=True": schedules.Exponential(1.0, 0.5, every=300, staircase=True),
+        "InverseTime": schedules.InverseTime(1.0, 1.0, every=300),
+    },
+    "cosine decay": {
+        "Cosine": schedules.Cosine(1.0, 1500),
+        "CosineRestarts": schedules.CosineRestarts(1.0, 300, mult=1.5, decay=0.8),
+    },
+    "other shapes": {
+        "Piecewise": schedules.Piecewise([1.0, 0.3, 0.1], [800, 1500]),
+        "Polynomial": schedules.Polynomial(1.0, 0.0, 2000, power=2),
+        "Linear": schedules.Linear(1.0, 0.0, 2000),
+    },
+    "with a warm-up": {
+        "Warmup(Cosine)": schedules.Warmup(schedules.Cosine(1.0, 1600, floor=0.1), 200),
+        "InverseSqrt": schedules.InverseSqrt(1.0, 200),
+    },
+    "up and down": {
+        "OneCycle": schedules.OneCycle(1.0, 2000),
+        "Cyclic": schedules.Cyclic(0.1, 1.0, up=250, mode="triangular2"),
+    },
+}
+STEPS = 2000
+figure, grid = plt.subplots(2, 3, figsize=(12, 6.5), layout="constrained")
+*panels, last = grid.ravel()
+for ax, (title, entries) in zip(panels, GALLERY.items()):
+    for schedule in entries.values():
+        schedules.plot(schedule, STEPS, ax=ax)
+        assert schedules.from_json(schedule.to_json()) == schedule
+    ax.set(title=title, ylabel="learning rate")
+    ax.legend(entries)
 
+# %%
+# Decay at work
+# -------------
+# F(θ) = ½‖θ‖² in 50 dimensions with minibatch noise N(0, 1) in each. The step θ ← (1 − η)θ − ηε of a constant rate η
+# has the stationary variance η/(2 − η) in each coordinate: F stays at 50 η/(2(2 − η)) in the mean.
 
-def name(schedule):
-    return type(schedule).__name__
+LR, DIMENSION, RUNS = 0.1, 50, 64
 
 
 def loss_under(schedule):
-    """The mean over 64 runs of ½‖θ‖² after each step of SGD on it, with minibatch noise N(0, I)."""
+    """F after each step of SGD, the mean of 64 runs."""
     generator = fastnn.Generator(0)
-    theta = fastnn.Parameter(np.full((64, DIMENSION), 3.0))
+    theta = fastnn.Parameter(np.full((RUNS, DIMENSION), 3.0))
     optimizer = fastnn.SGD([theta], lr=schedule)
     losses = np.empty(STEPS)
     for step in range(STEPS):
@@ -44,37 +77,16 @@ def loss_under(schedule):
     return losses
 
 
-def main(folder):
-    figure, grid = plt.subplots(2, 3, figsize=(12, 6.5))
-    *axes, last = grid.ravel()
-    for ax, pair in zip(axes, GALLERY):
-        for schedule in pair:
-            schedules.plot(schedule, STEPS, ax=ax)
-            assert schedules.from_json(schedule.to_json()) == schedule
-        ax.legend([name(schedule) for schedule in pair], fontsize=8)
+constant = loss_under(schedules.Constant(LR))
+exponential = loss_under(schedules.Exponential(LR, 0.1, every=STEPS / 2))
+cosine = loss_under(schedules.Cosine(LR, STEPS))
+cloud = 0.5 * DIMENSION * LR / (2 - LR)
+assert abs(constant[-1] / cloud - 1) < 0.1
+assert max(exponential[-1], cosine[-1]) < cloud / 10
 
-    final = {}
-    for schedule in [
-        schedules.Constant(LR),
-        schedules.Exponential(LR, 0.1, every=STEPS / 2),
-        schedules.Cosine(LR, STEPS),
-    ]:
-        losses = loss_under(schedule)
-        final[name(schedule)] = losses[-1]
-        last.semilogy(losses, label=name(schedule))
-    # θ ← (1 − η)θ − ηε has the stationary variance η/(2 − η) in each coordinate.
-    cloud = 0.5 * DIMENSION * LR / (2 - LR)
-    assert abs(final["Constant"] / cloud - 1) < 0.1
-    assert final["Exponential"] < cloud / 10
-    assert final["Cosine"] < cloud / 10
-    last.axhline(cloud, color="k", lw=0.8, ls=":", label="stationary, by theory")
-    last.set(title="SGD on a noisy quadratic", xlabel="step", ylabel="loss")
-    last.legend(fontsize=8)
-
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
-    figure.savefig(folder / "13_schedules.png", dpi=120)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("figures"))
+for losses, label in ((constant, "Constant"), (exponential, "Exponential"), (cosine, "Cosine")):
+    last.semilogy(losses, label=label)
+last.axhline(cloud, color="k", lw=0.8, ls=":", label="stationary, by theory")
+last.set(title="at work: SGD on a noisy quadratic", xlabel="step", ylabel="loss F(θ)")
+last.legend()
+figure.savefig(Path(*sys.argv[1:]) / "13_schedules.png", dpi=120)

@@ -17,7 +17,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
 
 
 def run(arguments, folder):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, *map(str, arguments)], env=environment, cwd=folder, capture_output=True, text=True, timeout=300
     )
@@ -51,7 +51,15 @@ def test_readme_links_and_folders_exist():
     places = re.findall(r"\]\(([^)#:]+)\)", README)
     places += re.findall(r"`((?:src|tests|bench|examples|docs)[\w/]*)`", README)
     assert len(places) > 8
-    assert [place for place in places if place != "examples/figures" and not (ROOT / place).exists()] == []
+    assert [place for place in places if not (ROOT / place).exists()] == []
+
+
+def test_every_point_of_the_lecture_has_an_example():
+    points = {path.name: re.match(r"(\d\d_)+", path.name)[0].split("_")[:-1] for path in EXAMPLES}
+    assert {int(point) for numbers in points.values() for point in numbers} == set(range(1, 14))
+    rows = re.findall(r"\* - (\d+)\n.*\n     - (.*)", (ROOT / "examples/README.rst").read_text())
+    table = {f"{int(point):02}": re.findall(r"``(\w+\.py)``", scripts) for point, scripts in rows}
+    assert table == {f"{k:02}": [name for name in points if f"{k:02}" in points[name]] for k in range(1, 14)}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
