@@ -63,14 +63,8 @@ for penalty in penalties:
     multipliers.append(-gradient @ constrained / (constrained @ constrained))
     assert np.linalg.norm(gradient + multipliers[-1] * constrained) < 1e-6  # ∇F is parallel to θ
 assert np.allclose(multipliers, penalties, rtol=1e-4)
-
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
 line = np.geomspace(0.01, 16, 100)
-right.loglog(line, [np.sum(ridge(x, y, penalty) ** 2) for penalty in line], "k-", lw=1, label="linear algebra")
-right.loglog(penalties, balls, "o", ms=9, mfc="none", label="λ given, ‖θ‖² found (weight decay)")
-right.loglog(multipliers, balls, "x", ms=6, label="h given, λ found (projection)")
-right.set(xlabel="λ", ylabel="h = ‖θ‖²", title="ten features: each active h has one λ")
-right.legend()
+curve = [np.sum(ridge(x, y, penalty) ** 2) for penalty in line]
 
 # %%
 # Two ways to one point
@@ -81,22 +75,30 @@ right.legend()
 x, y = standardized([2, 8])
 penalty = 1.0
 h = np.sum(ridge(x, y, penalty) ** 2)
+plain = {"start": (-0.35, 0.2), "lr": 0.02, "momentum": 0.0}
+paths = {
+    f"penalty λ = {penalty:g}": descend(x, y, weight_decay=penalty, **plain),
+    f"constraint ‖θ‖² ≤ {h:.3f}": descend(x, y, constraint=fastnn.optim.L2Ball(h), **plain),
+}
+for path in paths.values():
+    assert np.allclose(path[-1], ridge(x, y, penalty), rtol=0, atol=1e-6)
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
 first, second = np.linspace(-0.5, 1.0, 151), np.linspace(-0.5, 0.75, 126)
 grid = np.stack(np.meshgrid(first, second), axis=-1)
 loss = np.mean((grid @ x.T - y[:, 0]) ** 2, axis=-1)
 levels = loss.min() + np.linspace(0.03, 1.4, 22) ** 2
 left.contour(first, second, loss, levels, colors="0.75", linewidths=0.8)
 left.add_patch(plt.Circle((0, 0), np.sqrt(h), color="tab:orange", alpha=0.2))
-plain = {"start": (-0.35, 0.2), "lr": 0.02, "momentum": 0.0}
-for name, options in (
-    (f"penalty λ = {penalty:g}", {"weight_decay": penalty}),
-    (f"constraint ‖θ‖² ≤ {h:.3f}", {"constraint": fastnn.optim.L2Ball(h)}),
-):
-    path = descend(x, y, **options, **plain)
-    assert np.allclose(path[-1], ridge(x, y, penalty), rtol=0, atol=1e-6)
+for name, path in paths.items():
     left.plot(*path.T, ".-", ms=3, lw=0.8, label=name)
 left.plot(*ridge(x, y, 0.0), "k*", ms=10, label="least squares")
 left.plot(*ridge(x, y, penalty), "ko", mfc="none", ms=10, label="both end here")
 left.set(xlabel="θ₁ (body mass)", ylabel="θ₂ (a blood value)", title="two features", aspect="equal")
 left.legend(loc="lower right", fontsize=8)
+right.loglog(line, curve, "k-", lw=1, label="linear algebra")
+right.loglog(penalties, balls, "o", ms=9, mfc="none", label="λ given, ‖θ‖² found (weight decay)")
+right.loglog(multipliers, balls, "x", ms=6, label="h given, λ found (projection)")
+right.set(xlabel="λ", ylabel="h = ‖θ‖²", title="ten features: each active h has one λ")
+right.legend()
 figure.savefig(Path(*sys.argv[1:]) / "02_constraint.png", dpi=120)

@@ -22,7 +22,7 @@ u = 2.0**-24  # the rounding error of float32
 # %%
 # Group norm lies between layer and instance norm
 # -----------------------------------------------
-# Six channels: the photograph, and the same one at dusk. The bars show each channel's mean ± standard deviation. With
+# Six channels: the photograph, and the same one at dusk. The picture's bars show each channel's mean ± σ. With
 # one group the dusk stays dark, with two it becomes as bright as the day and both keep their colours, with six the
 # colours are gone too.
 
@@ -38,17 +38,6 @@ assert np.abs(by_layer - F.layer_norm(x, x.shape[1:])).max() < 16 * u
 assert np.abs(by_channel - F.instance_norm(x, channel_axis=-1)).max() < 16 * u
 assert np.abs(by_exposure[..., :3] - by_exposure[..., 3:]).max() < 0.01  # only eps tells day and dusk apart
 assert np.abs(by_layer[..., :3] - by_layer[..., 3:]).mean() > 0.5
-
-figure = plt.figure(figsize=(13, 8), layout="constrained")
-top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.3])
-for axes, (title, (y, groups)) in zip(top.subplots(1, 4), results.items()):
-    mean, std = y.mean((0, 1, 2), dtype=np.float64), y.std((0, 1, 2), dtype=np.float64)
-    axes.bar(range(6), 2 * std, 0.7, mean - std, color=["#d55", "#5a5", "#57d"] * 2, alpha=0.7)
-    axes.plot(range(6), mean, "k_", ms=14)
-    for group in range(1, groups):
-        axes.axvline(group * 6 / groups - 0.5, color="k", ls=":", lw=0.8)
-    axes.set_xticks(range(6), channels)
-    axes.set(title=title, ylim=(-2.7, 2.7) if groups else (0, 1))
 
 # %%
 # RMS norm keeps the direction
@@ -67,6 +56,16 @@ assert np.abs(on_circle.sum(axis=1)).max() < 16 * u
 centred = (pixels - pixels.mean(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
 assert np.abs(F.rms_norm(centred, (3,), eps=0.0) - on_circle).max() < 32 * u  # the mean taken away: the same
 
+figure = plt.figure(figsize=(13, 8), layout="constrained")
+top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.3])
+for axes, (title, (y, groups)) in zip(top.subplots(1, 4), results.items()):
+    mean, std = y.mean((0, 1, 2), dtype=np.float64), y.std((0, 1, 2), dtype=np.float64)
+    axes.bar(range(6), 2 * std, 0.7, mean - std, color=["#d55", "#5a5", "#57d"] * 2, alpha=0.7)
+    axes.plot(range(6), mean, "k_", ms=14)
+    for group in range(1, groups):
+        axes.axvline(group * 6 / groups - 0.5, color="k", ls=":", lw=0.8)
+    axes.set_xticks(range(6), channels)
+    axes.set(title=title, ylim=(-2.7, 2.7) if groups else (0, 1))
 clouds = {
     "pixels: points in the cube of colours": (pixels, [0, 0.5, 1]),
     "RMS norm: a sphere, no brightness": (on_sphere, [0, 1]),

@@ -46,14 +46,9 @@ GALLERY = {
     },
 }
 STEPS = 2000
-figure, grid = plt.subplots(2, 3, figsize=(12, 6.5), layout="constrained")
-*panels, last = grid.ravel()
-for ax, (title, entries) in zip(panels, GALLERY.items()):
+for entries in GALLERY.values():
     for schedule in entries.values():
-        schedules.plot(schedule, STEPS, ax=ax)
         assert schedules.from_json(schedule.to_json()) == schedule
-    ax.set(title=title, ylabel="learning rate")
-    ax.legend(entries)
 
 # %%
 # Decay at work
@@ -84,6 +79,13 @@ cloud = 0.5 * DIMENSION * LR / (2 - LR)
 assert abs(constant[-1] / cloud - 1) < 0.1
 assert max(exponential[-1], cosine[-1]) < cloud / 10
 
+figure, grid = plt.subplots(2, 3, figsize=(12, 6.5), layout="constrained")
+*panels, last = grid.ravel()
+for ax, (title, entries) in zip(panels, GALLERY.items()):
+    for schedule in entries.values():
+        schedules.plot(schedule, STEPS, ax=ax)
+    ax.set(title=title, ylabel="learning rate")
+    ax.legend(entries)
 for losses, label in ((constant, "Constant"), (exponential, "Exponential"), (cosine, "Cosine")):
     last.semilogy(losses, label=label)
 last.axhline(cloud, color="k", lw=0.8, ls=":", label="stationary, by theory")
