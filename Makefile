@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What the compiled parts are made from: a change here rebuilds them (the install is editable: Python files are live).
 SOURCES := pyproject.toml setup.py $(wildcard src/fastnn/_kernels/*.pyx src/fastnn/_kernels/*.pxd)
 
-.PHONY: demo test bench bench-check bench-peers lint clean
+.PHONY: demo test bench bench-check bench-peers docs lint clean
 
 demo: $(VENV)/.built $(VENV)/.extra-demo
 	$(BIN)/python -m fastnn train --out runs/demo --force $(DEMO_OPTIONS)
@@ -25,6 +25,10 @@ bench-check: $(VENV)/.built $(VENV)/.extra-test
 
 bench-peers: $(VENV)/.built $(VENV)/.extra-test $(VENV)/.extra-demo $(VENV)/.extra-peers
 	$(BIN)/python bench/peers.py $(BENCH_OPTIONS)
+
+# The gallery runs the examples. Warnings are errors.
+docs: $(VENV)/.built $(VENV)/.extra-docs $(VENV)/.extra-demo
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
 lint: $(VENV)/bin/python $(VENV)/.extra-lint
 	$(BIN)/ruff check .
@@ -47,4 +51,4 @@ $(VENV)/.extra-%: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 clean:
-	rm -rf build dist runs src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist runs docs/_build docs/gallery docs/api/generated src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

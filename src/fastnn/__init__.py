@@ -2,16 +2,16 @@
 
 The map of the house, from the outside in; each part imports only what stands below it.
 
-=================  ==================================================================
-`fastnn.train`     the training loop, its history and its checkpoints
-`fastnn.layers`    objects that hold parameters and running statistics
+===================  ================================================================
+`fastnn.train`       the training loop, its history and its checkpoints
+`fastnn.layers`      objects that hold parameters and running statistics
 `fastnn.functional`  stateless operations, forward and backward
-`fastnn.optim`     SGD, constraints, clipping; `fastnn.gradients` accumulates
-`fastnn.schedules` learning rates as values: ``lr = schedule(step)``
-`fastnn.init`      initialisers and the variance audit
-`fastnn.random`    the counter-based generator behind dropout and initialisers
+`fastnn.optim`       SGD, constraints, clipping; `fastnn.gradients` accumulates
+`fastnn.schedules`   learning rates as values: ``lr = schedule(step)``
+`fastnn.init`        initialisers and the variance audit
+`fastnn.random`      the counter-based generator behind dropout and initialisers
 `fastnn.checkpoint`  arrays to and from safetensors files
-=================  ==================================================================
+===================  ================================================================
 """
 
 import importlib

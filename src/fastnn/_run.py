@@ -23,6 +23,17 @@ __all__ = ["History", "Position", "Recorder", "Run", "generators"]
 class History(NamedTuple):
     """The course of a training run as float64 and int64 arrays.
 
+    Attributes
+    ----------
+    loss, lr : ndarray, shape (steps,)
+        Mean loss of each step's minibatches in training mode, before the step; learning rate of each step.
+    epoch_step : ndarray of int64, shape (epochs,)
+        Steps done at the end of each epoch.
+    training_loss, training_accuracy : ndarray, shape (epochs,)
+        Of the whole training set in evaluation mode; NaN where not asked for.
+    validation_loss, validation_accuracy : ndarray, shape (epochs,)
+        Of the held-out set in evaluation mode; NaN without one.
+
     Examples
     --------
     >>> import numpy as np, fastnn, fastnn.functional as F
@@ -34,13 +45,13 @@ class History(NamedTuple):
     ((6,), [0.5, 0.5, 0.5, 0.5, 0.5, 0.5], [2, 4, 6])
     """
 
-    loss: Array  # (steps,)   mean loss of each step's minibatches in training mode, before the step
-    lr: Array  # (steps,)   learning rate of each step
-    epoch_step: Array  # (epochs,)  steps done at the end of each epoch
-    training_loss: Array  # (epochs,)  whole training set in evaluation mode; NaN where not asked for
-    training_accuracy: Array  # (epochs,)
-    validation_loss: Array  # (epochs,)  held-out set in evaluation mode; NaN without one
-    validation_accuracy: Array  # (epochs,)
+    loss: Array
+    lr: Array
+    epoch_step: Array
+    training_loss: Array
+    training_accuracy: Array
+    validation_loss: Array
+    validation_accuracy: Array
 
 
 class Recorder:

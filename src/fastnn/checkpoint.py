@@ -194,6 +194,11 @@ def load(path: str | os.PathLike[str]) -> dict[str, Array]:
     Formats that NumPy lacks (bfloat16, the 8-bit floats, F4) come as float32, which holds their values exactly; the
     safetensors package's NumPy reader refuses them.
 
+    Parameters
+    ----------
+    path : str or path-like
+        Of the file.
+
     Raises
     ------
     CheckpointError
@@ -218,6 +223,11 @@ def load(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read only the free text of a safetensors file; empty if it has none.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Of the file.
 
     Raises
     ------

@@ -117,7 +117,7 @@ class Generator(_kernels.StreamCounter):
     def normal(self, shape: Shape, mean: float = 0.0, std: float = 1.0, *, dtype: npt.DTypeLike = np.float32) -> Array:
         """Numbers from the normal distribution, x = μ + σ ε with ε ~ N(0, 1), by the method of Box and Muller.
 
-        The values need no mathematical library and are the same bits on every platform. |ε| reaches 6.66 in float32
+        The values need no mathematical library and are the same bits on every platform. \\|ε\\| reaches 6.66 in float32
         and 8.65 in float64 (the probability of more is 2⁻³⁵ and 2⁻⁵⁶).
 
         Parameters
@@ -297,6 +297,11 @@ def as_generator(rng: "Source | np.random.Generator | int | None" = None) -> Sou
 
     None is the default generator, an integer a fresh `Generator` with that seed; a `Generator`, or what this function
     returned, is taken as it is; a `numpy.random.Generator` is wrapped.
+
+    Parameters
+    ----------
+    rng : Generator, numpy.random.Generator, int or None
+        What to draw from.
 
     Raises
     ------

@@ -24,7 +24,12 @@ __all__ = ["DivergenceError", "Evaluation", "Event", "History", "evaluate", "fit
 
 
 class DivergenceError(FloatingPointError):
-    """The loss became NaN or infinite; the parameters are those before that step, `history` ends before it.
+    """The loss became NaN or infinite; the parameters are those before that step.
+
+    Attributes
+    ----------
+    history : History
+        Up to the step before.
 
     Examples
     --------
@@ -63,6 +68,19 @@ _NOT_ASKED = Evaluation(math.nan, math.nan)
 class Event(NamedTuple):
     """What the callback of `fit` sees: after each step, and once more after each epoch with the evaluations.
 
+    Attributes
+    ----------
+    epoch : int
+        From 0.
+    step : int
+        Optimiser steps done.
+    loss, lr : float
+        Mean over the step's samples, before the step; its learning rate.
+    training, validation : Evaluation
+        After an epoch, if asked for; NaN otherwise.
+    epoch_done : bool
+        Whether this is the call after an epoch.
+
     Examples
     --------
     A callback that stops once the held-out set is classified well enough:
@@ -72,9 +90,9 @@ class Event(NamedTuple):
     ...     return event.epoch_done and event.validation.accuracy > 0.99
     """
 
-    epoch: int  # from 0
-    step: int  # optimiser steps done
-    loss: float  # mean over the step's samples, before the step
+    epoch: int
+    step: int
+    loss: float
     lr: float
     training: Evaluation = _NOT_ASKED
     validation: Evaluation = _NOT_ASKED

@@ -37,7 +37,7 @@ def conv2d(
     channel_axis: int = 1,
     out: Array | None = None,
 ) -> Array:
-    """Two-dimensional cross-correlation, which the field calls convolution:
+    """Two-dimensional cross-correlation, which the field calls convolution.
 
     ``y[n, o, i, j] = b[o] + Σ_{c, k, l} w[o, c, k, l] · x[n, c, i·s − p + k·d, j·s − p + l·d]``, zero outside.
 

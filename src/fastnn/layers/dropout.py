@@ -83,6 +83,13 @@ class Dropout(Layer):
 class DropPath(Layer):
     """Drops whole samples with probability p in training; see `fastnn.functional.drop_path`.
 
+    Parameters
+    ----------
+    p : float, default 0.5
+        Probability of dropping a sample.
+    generator : Generator, optional
+        Where the numbers come from; default: the default generator.
+
     Examples
     --------
     >>> import numpy as np, fastnn
@@ -109,6 +116,13 @@ class DropPath(Layer):
 class AlphaDropout(Layer):
     """Dropout that keeps mean 0 and variance 1, for SELU networks; see `fastnn.functional.alpha_dropout`.
 
+    Parameters
+    ----------
+    p : float, default 0.5
+        Probability of dropping a unit.
+    generator : Generator, optional
+        Where the numbers come from; default: the default generator.
+
     Examples
     --------
     >>> import numpy as np, fastnn
@@ -133,6 +147,13 @@ class AlphaDropout(Layer):
 
 class GaussianDropout(Layer):
     """Multiplies by 1 + √(p/(1−p))·ε in training; see `fastnn.functional.gaussian_dropout`.
+
+    Parameters
+    ----------
+    p : float, default 0.5
+        In [0, 1); the noise has variance p/(1 − p).
+    generator : Generator, optional
+        Where the numbers come from; default: the default generator.
 
     Examples
     --------

@@ -108,6 +108,13 @@ class Schedule(ABC):
 
     A schedule is a value. It holds parameters and no state, so resuming needs the step alone; it can be compared,
     hashed, pickled, printed, and written as JSON.
+
+    Examples
+    --------
+    >>> from fastnn import schedules
+    >>> lr = schedules.Linear(0.5, 0.0, steps=4)
+    >>> isinstance(lr, schedules.Schedule), lr(1), lr([0, 2, 9])
+    (True, 0.375, array([0.5 , 0.25, 0.  ]))
     """
 
     @overload
