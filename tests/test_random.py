@@ -304,6 +304,8 @@ def test_numpy_generator(dtype):
             TypeError,
             "dtype must be float32 or float64, got int32",
         ),
+        (lambda: fastnn.Generator(0).uniform(3, "0"), TypeError, "low must be a number, got str"),
+        (lambda: fastnn.Generator(0).normal(3, std="1"), TypeError, "std must be a number, got str"),
         (lambda: fastnn.Generator(0).normal(3, std=-1), ValueError, "std must be finite and at least 0, got -1"),
         (lambda: fastnn.Generator(0).normal(3, np.inf), ValueError, "mean must be finite, got inf"),
         (lambda: as_generator("x"), TypeError, "rng must be a fastnn.Generator"),

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import _kernels
+from fastnn import _arrays, _kernels
 
 __all__ = ["Generator", "Source", "as_generator", "default_generator", "manual_seed", "threefry4x32"]
 
@@ -100,17 +100,14 @@ class Generator(_kernels.StreamCounter):
                [ 0.10375261, -0.46171474]], dtype=float32)
         """
         out = np.empty(shape, _float_type(dtype))
-        real = out.dtype.type
+        low, high = _arrays.number(low, "low"), _arrays.number(high, "high")
         if not low <= high:
             raise ValueError(f"low must not be more than high, got low={low}, high={high}")
-        with np.errstate(over="ignore"):
-            first, last = real(low), real(high)
-            width = last - first
-        if not np.isfinite(width):
+        first, width, top = _kernels.uniform_interval(low, high, out.dtype == np.float32)
+        if not math.isfinite(width):
             raise ValueError(
                 f"low and high must be finite and less than {out.dtype}'s range apart, got {low} and {high}"
             )
-        top = np.nextafter(last, first)
         _kernels.fill_uniform(out, self.seed, self.take(), first, width, top)
         return out
 
@@ -141,6 +138,7 @@ class Generator(_kernels.StreamCounter):
         array([ 0.0643913 , -0.24539444, -1.085436  ], dtype=float32)
         """
         out = np.empty(shape, _float_type(dtype))
+        mean, std = _arrays.number(mean, "mean"), _arrays.number(std, "std")
         if not math.isfinite(mean):
             raise ValueError(f"mean must be finite, got {mean}")
         if not 0 <= std < math.inf:
@@ -231,6 +229,8 @@ def _word(value: Any, name: str) -> int:
 
 
 def _float_type(dtype: npt.DTypeLike) -> "np.dtype[Any]":
+    if dtype is np.float32 or dtype is np.float64:
+        return np.dtype(dtype)
     chosen = np.dtype(dtype)
     if chosen != np.float32 and chosen != np.float64:
         raise TypeError(f"dtype must be float32 or float64, got {chosen}")

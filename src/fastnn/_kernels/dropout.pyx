@@ -24,9 +24,10 @@ from libc.string cimport memcpy, memset
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels._streams cimport StreamCounter
 from fastnn._kernels.gate cimport like, regular, same_form, shifted
+from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.streaming cimport STREAM_BYTES, stream_copy, stream_end
 from fastnn._kernels.threefry cimport (
-    CHUNK, LANES, PLANE_MAIN, PLANE_TIES, ROUNDS, Key, draw_chunks, inlined, rare, stream_key, threefry4x32
+    CHUNK, LANES, PLANE_MAIN, PLANE_TIES, ROUNDS, Key, draw_chunks, stream_key, threefry4x32
 )
 
 cnp.import_array()
@@ -112,7 +113,7 @@ cdef inline inlined drop_pair(
 
 # Settle the ties of a pair of groups: of the elements kept although their 16 bits equal p's, drop the ones whose next
 # 48 bits say so. Not inlined: compilers would make vectors of it, and draw a block for every element.
-cdef rare settle(
+cdef apart settle(
     floating* y,  # OUT  (n,)
     Py_ssize_t n,
     const uint32_t* ties,  # IN   (LANES,)
@@ -133,7 +134,7 @@ cdef rare settle(
             settle_element(y + j, d, index * GROUP + j)
 
 
-cdef rare settle_element(floating* y, const Dropout* d, uint64_t position) noexcept nogil:
+cdef apart settle_element(floating* y, const Dropout* d, uint64_t position) noexcept nogil:
     cdef uint32_t x[4]
     x[0] = <uint32_t>position
     x[1] = <uint32_t>(position >> 32)

@@ -11,8 +11,9 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels.inlining cimport inlined
 from fastnn._kernels.normal cimport normal_chunk
-from fastnn._kernels.threefry cimport CHUNK, Key, inlined, stream_key
+from fastnn._kernels.threefry cimport CHUNK, Key, stream_key
 
 cnp.import_array()
 

@@ -8,10 +8,12 @@ Design
 
 cimport numpy as cnp
 from cython cimport floating
+from libc.math cimport nextafter, nextafterf
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels.inlining cimport inlined
 from fastnn._kernels.normal cimport normal_chunk
 from fastnn._kernels.threefry cimport (
     CHUNK, MAX_ROUNDS, PLANE_MAIN, Key, draw_chunks, stream_key, threefry4x32 as threefry4x32_block,
@@ -19,7 +21,7 @@ from fastnn._kernels.threefry cimport (
 
 cnp.import_array()
 
-__all__ = ["fill_normal", "fill_uniform", "fill_words", "permutation", "threefry4x32"]
+__all__ = ["fill_normal", "fill_uniform", "fill_words", "permutation", "threefry4x32", "uniform_interval"]
 
 cdef enum:
     BLOCK = 64  # chunks to a task: 4096 words
@@ -96,20 +98,25 @@ def fill_words(cnp.ndarray out, uint64_t seed, uint64_t stream):
 
 # -- uniform -----------------------------------------------------------------------------------------------------------
 
+ctypedef struct Interval:
+    double low, width, top
+
+
+ctypedef struct UniformFill:
+    Fill fill
+    Interval interval
+
+
 # low + width·u with u of 24 or 53 bits in [0, 1); rounding may reach the upper end, so `top`, the number below it,
 # bounds the result.
-cdef inline void uniform_chunk(
+cdef inline inlined uniform_chunk(
     floating* x,  # OUT  (CHUNK,) or (CHUNK/2,)
-    const Key* key,
-    uint64_t index,
-    floating low,
-    floating width,
-    floating top,
+    const uint32_t* words,  # IN   (CHUNK,)
+    const Interval* interval,
 ) noexcept nogil:
-    cdef uint32_t words[CHUNK]
+    cdef floating low = <floating>interval.low, width = <floating>interval.width, top = <floating>interval.top
     cdef floating u
     cdef int j
-    draw_chunks(words, key, PLANE_MAIN, index, False)
     if floating is float:
         for j in range(CHUNK):
             u = low + width * (<float><int32_t>(words[j] >> 8) * <float>(2.0 ** -24))
@@ -121,24 +128,22 @@ cdef inline void uniform_chunk(
             x[j] = u if u < top else top
 
 
-ctypedef struct UniformFill:
-    Fill fill
-    double top
-
-
-cdef inline void uniform_block(UniformFill* uniform, floating* out, Py_ssize_t block) noexcept nogil:
-    cdef Fill* fill = &uniform.fill
+cdef inline inlined uniform_block(const UniformFill* shared, floating* out, Py_ssize_t block) noexcept nogil:
+    cdef UniformFill uniform = shared[0]  # a copy that no store into out can change
     cdef Py_ssize_t count = CHUNK * sizeof(float) // sizeof(floating)
-    cdef floating buffer[CHUNK]
+    cdef uint32_t words[2 * CHUNK]
+    cdef floating buffer[2 * CHUNK]
     cdef floating* target
     cdef Py_ssize_t index, left
-    for index in range(block * BLOCK, (block + 1) * BLOCK):
-        left = fill.size - index * count
+    for index in range(block * BLOCK, (block + 1) * BLOCK, 2):
+        left = uniform.fill.size - index * count
         if left <= 0:
             return
-        target = out + index * count if left >= count else buffer
-        uniform_chunk(target, &fill.key, index, <floating>fill.a, <floating>fill.b, <floating>uniform.top)
-        if left < count:
+        target = out + index * count if left >= 2 * count else buffer
+        draw_chunks(words, &uniform.fill.key, PLANE_MAIN, index, True)
+        uniform_chunk(target, words, &uniform.interval)
+        uniform_chunk(target + count, words + CHUNK, &uniform.interval)
+        if left < 2 * count:
             memcpy(out + index * count, buffer, left * sizeof(floating))
 
 
@@ -150,13 +155,18 @@ cdef void uniform_task_double(void* arguments, Py_ssize_t block) noexcept nogil:
     uniform_block(<UniformFill*>arguments, <double*>(<UniformFill*>arguments).fill.out, block)
 
 
+def uniform_interval(double low, double high, bint single):
+    """(low, width, top) of [low, high) in float32 if `single`, else in float64; an overflowing width is infinite."""
+    if single:
+        return <float>low, <float>(<float>high - <float>low), nextafterf(<float>high, <float>low)
+    return low, high - low, nextafter(high, low)
+
+
 def fill_uniform(cnp.ndarray out, uint64_t seed, uint64_t stream, double low, double width, double top):
     """Fill a float32 or float64 array with low + width·u, u uniform in [0, 1), nowhere more than `top`."""
     cdef UniformFill uniform
     uniform.fill = new_fill(out, seed, stream)
-    uniform.fill.a = low
-    uniform.fill.b = width
-    uniform.top = top
+    uniform.interval = Interval(low, width, top)
     cdef Py_ssize_t size = uniform.fill.size
     if cnp.PyArray_TYPE(out) == cnp.NPY_FLOAT32:
         with nogil:

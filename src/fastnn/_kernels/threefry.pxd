@@ -8,26 +8,15 @@
 #       showed no difference in any of our statistics.
 #   (B) LANES counters side by side, one loop over straight-line code: compilers turn that into vectors of any width,
 #       and the order of the words (word k of lane j is word k·LANES + j of the chunk) is the same on every machine.
-#   (C) Two blocks a lane apart in nothing but their counters go through the rounds in step (`twice`): a round depends on
-#       the one before, so one block alone leaves half of the processor's units idle (7.5 against 12.6 ns a chunk).
-#   (D) The block function is inlined by force (its return type carries the attribute): left to itself GCC finds it too
-#       large in some callers, and a call in the loop over lanes costs a factor of twenty.
+#   (C) Two blocks go through the rounds in step (`twice`): a round depends on the one before, so one block alone leaves
+#       a third of the processor's units idle (8 against 12.6 ns a chunk).
+#   (D) The functions are inlined by force: left to itself GCC finds them too large in some callers, and a call in the
+#       loop over lanes costs a factor of twenty.
 #   (E) Only +, ^ and rotations of 32-bit words: no dependence on the order of bytes.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-cdef extern from *:
-    """
-    #if defined(__GNUC__) || defined(__clang__)
-      #define FASTNN_INLINED __attribute__((always_inline)) void
-      #define FASTNN_RARE __attribute__((noinline, cold)) void
-    #else
-      #define FASTNN_INLINED void
-      #define FASTNN_RARE void
-    #endif
-    """
-    ctypedef void inlined "FASTNN_INLINED"
-    ctypedef void rare "FASTNN_RARE"
+from fastnn._kernels.inlining cimport inlined
 
 cdef enum:
     LANES = 16
