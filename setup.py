@@ -22,8 +22,8 @@ KERNELS = Path("src/fastnn/_kernels")
 DEBUG = os.environ.get("FASTNN_DEBUG") == "1"
 
 # Level → compiler flags. One C file per .pyx serves every level: the module's init symbol depends only on the last
-# part of its name. prefetchw, which the levels do not name, is a no-operation where a CPU lacks it. `generic` is whatever
-# the compiler targets by default (aarch64: NEON).
+# part of its name. prefetchw, which the levels do not name, is a no-operation where a CPU lacks it. `generic` is
+# whatever the compiler targets by default (aarch64: NEON).
 X86_LEVELS = {
     "x86_64_v2": ["-march=x86-64-v2"],
     "x86_64_v3": ["-march=x86-64-v3", "-mprfchw"],

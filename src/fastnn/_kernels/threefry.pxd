@@ -8,8 +8,8 @@
 #       showed no difference in any of our statistics.
 #   (B) LANES counters side by side, one loop over straight-line code: compilers turn that into vectors of any width,
 #       and the order of the words (word k of lane j is word k·LANES + j of the chunk) is the same on every machine.
-#   (C) Two blocks go through the rounds in step (`twice`): a round depends on the one before, so one block alone leaves
-#       a third of the processor's units idle (8 against 12.6 ns a chunk).
+#   (C) Two blocks go through the rounds in step (`twice`): a round depends on the one before, so one block alone
+#       leaves a third of the processor's units idle (8 against 12.6 ns a chunk).
 #   (D) The functions are inlined by force: left to itself GCC finds them too large in some callers, and a call in the
 #       loop over lanes costs a factor of twenty.
 #   (E) Only +, ^ and rotations of 32-bit words: no dependence on the order of bytes.
