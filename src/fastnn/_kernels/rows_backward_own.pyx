@@ -24,10 +24,10 @@ from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport (
-    FLUSH, LANES, WideSum, add_to_lanes, clear, dd, dd_add, dd_scale, merge, total_of,
+    FLUSH, LANES, WideSum, add_to_lanes, dd, dd_add, dd_scale, merge,
 )
 from fastnn._kernels.norm cimport Group, Means, View, count_of, input_gradient, means_of, normalized, offset_of
-from fastnn._kernels.rows cimport DISTANT, claim_lines
+from fastnn._kernels.rows cimport DISTANT, claim_lines, clear_sum, plain_total, wide_total
 
 cnp.import_array()
 
@@ -98,11 +98,10 @@ cdef inline apart row_products(
     const floating* weight,     # IN   (n)
     const floating* result,     # what will be written next, (n), or NULL
     Py_ssize_t n, const Group* group,
-    dd* sum_g, dd* sum_gx,      # OUT  Σg, Σg·x̂
+    WideSum* sum_g, WideSum* sum_gd,    # INOUT  += Σg, Σg·(x·scale − shift)
 ) noexcept nogil:
     cdef floating sums[LANES]
     cdef floating products[LANES]
-    cdef WideSum total, total_products
     cdef floating shift = <floating>group.shift
     cdef floating scale = <floating>group.scale
     cdef Py_ssize_t j
@@ -111,8 +110,6 @@ cdef inline apart row_products(
     cdef Py_ssize_t flush = FLUSH
     if floating is double:
         flush = FLUSH_DOUBLE
-    clear(&total)
-    clear(&total_products)
     for j in range(LANES):
         sums[j] = 0
         products[j] = 0
@@ -123,39 +120,64 @@ cdef inline apart row_products(
         i += LANES
         filled += 1
         if filled == flush:
-            merge(sums, &total)
-            merge(products, &total_products)
+            merge(sums, sum_g)
+            merge(products, sum_gd)
             filled = 0
     while n - i >= NARROW:
         add_some(dy + i, x + i, weight + i, NARROW, shift, scale, sums, products)
         i += NARROW
     add_some(dy + i, x + i, weight + i, n - i, shift, scale, sums, products)
-    merge(sums, &total)
-    merge(products, &total_products)
-    sum_g[0] = total_of(&total, shift)
-    sum_gx[0] = dd_scale(
-        dd_add(total_of(&total_products, shift), dd_scale(sum_g[0], -group.lo)), group.rstd)
+    merge(sums, sum_g)
+    merge(products, sum_gd)
 
 
-cdef inline void row_parameters(
-    Backward* p, Py_ssize_t r, const floating* dy, const floating* x, const floating* dx, const floating* weight,
-    floating* row,
+cdef inline apart tile_parameters(
+    Backward* p, Py_ssize_t first, Py_ssize_t rows, const WideSum* sums_g, const WideSum* sums_gd,
+    floating* parameters,       # OUT  (TILE_ROWS, ROW_PARAMETERS)
 ) noexcept nogil:
-    cdef Py_ssize_t n = p.view.inner
-    cdef const Group* group = p.groups + r
-    cdef dd sum_g, sum_gx
+    # of all rows of a tile side by side: so roots and quotients do not wait for each other
+    cdef double sum_g[TILE_ROWS]
+    cdef double sum_gx[TILE_ROWS]
+    cdef double n[TILE_ROWS]
+    cdef double c1[TILE_ROWS]
+    cdef double c2[TILE_ROWS]
+    cdef Group groups[TILE_ROWS]
+    cdef const Group* group
     cdef Means means
-    row_products(
-        dy + r * n, x + r * n, weight, dx + r * n if p.distant else NULL, n, group, &sum_g, &sum_gx)
-    means = means_of(
-        sum_g.high, sum_gx.high, <double>count_of(p.mask + r * n if p.mask != NULL else NULL, &p.view), p.centered,
-        False)
-    row[SHIFT] = <floating>group.shift
-    row[SCALE] = <floating>group.scale
-    row[RSTD] = <floating>group.rstd
-    row[OFFSET] = offset_of(group, row[0])
-    row[C1] = <floating>(-means.g * group.rstd)
-    row[C2] = <floating>(-means.gx * group.rstd)
+    cdef dd total
+    cdef Py_ssize_t r
+    cdef floating* row
+    for r in range(TILE_ROWS):
+        n[r] = <double>p.view.inner
+        groups[r] = p.groups[first + min(r, rows - 1) * p.period]
+    if p.mask != NULL:
+        for r in range(rows):
+            n[r] = <double>count_of(p.mask + (first + r * p.period) * p.view.inner, &p.view)
+    if floating is float:
+        for r in range(TILE_ROWS):
+            sum_g[r] = plain_total(sums_g + r)
+            sum_gx[r] = plain_total(sums_gd + r)
+        for r in range(TILE_ROWS):
+            sum_gx[r] = (sum_gx[r] - groups[r].lo * sum_g[r]) * groups[r].rstd
+    else:
+        for r in range(rows):
+            group = groups + r
+            total = wide_total(sums_g + r, parameters[0])
+            sum_g[r] = total.high
+            total = dd_add(wide_total(sums_gd + r, parameters[0]), dd_scale(total, -group.lo))
+            sum_gx[r] = dd_scale(total, group.rstd).high
+    for r in range(TILE_ROWS):
+        means = means_of(sum_g[r], sum_gx[r], n[r], p.centered, False)
+        c1[r] = -means.g * groups[r].rstd
+        c2[r] = -means.gx * groups[r].rstd
+    for r in range(rows):
+        row = parameters + r * ROW_PARAMETERS
+        row[SHIFT] = <floating>groups[r].shift
+        row[SCALE] = <floating>groups[r].scale
+        row[RSTD] = <floating>groups[r].rstd
+        row[OFFSET] = offset_of(groups + r, row[0])
+        row[C1] = <floating>c1[r]
+        row[C2] = <floating>c2[r]
 
 
 # ---- the input's gradient, and sums down the columns -----------------------------------------------------------------
@@ -227,12 +249,21 @@ cdef inline void tile(
     cdef Py_ssize_t n = p.view.inner
     cdef const floating* weight = <const floating*>p.weight + (first % p.period if p.period > 1 else 0) * n
     cdef floating parameters[TILE_ROWS * ROW_PARAMETERS]
+    cdef WideSum sums_g[TILE_ROWS]
+    cdef WideSum sums_gd[TILE_ROWS]
     cdef Py_ssize_t start = first * n
-    cdef Py_ssize_t r
+    cdef Py_ssize_t r, at
     cdef bint cold = False
+    for r in range(TILE_ROWS):
+        clear_sum(sums_g + r, <floating>0)
+        clear_sum(sums_gd + r, <floating>0)
     for r in range(rows):
-        row_parameters(p, first + r * p.period, dy, x, dx, weight, parameters + r * ROW_PARAMETERS)
+        at = (first + r * p.period) * n
+        row_products(
+            dy + at, x + at, weight, dx + at if p.distant else NULL, n, p.groups + first + r * p.period, sums_g + r,
+            sums_gd + r)
         cold = cold or p.groups[first + r * p.period].scale != 1
+    tile_parameters(p, first, rows, sums_g, sums_gd, parameters)
     strips(
         dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL, p.period * n, rows, n, weight,
         parameters, cold, sums, p.period * n)
