@@ -2,17 +2,48 @@
 #
 # Narrow arrays are seen as wider ones: `fold` rows side by side are one row of fold·S·I lanes, so that the registers
 # are full; the lanes of one column are added up at the end, in order. The rows that do not fill a wide one are the
-# rest. Rows are cut into blocks and lanes into panels by the shape alone.
+# rest. Rows are cut into blocks and lanes into panels of whole groups by the shape alone; a panel of one outer index is
+# a unit, which nothing connects with the others.
+#
+# A sum has one double for each lane, which takes the lane's terms in the order of the rows. Differences and products of
+# float32 data are (all but) exact in double; those of float64 data come in two parts, and so do their sums.
 
-from fastnn._kernels.lanes cimport LANES, add_to_lanes, dd, dd_add, two_sum
-from fastnn._kernels.norm cimport View
+from cython cimport floating
+from libc.math cimport fabs
+
+from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.lanes cimport dd, dd_add, dd_product, two_sum
+from fastnn._kernels.norm cimport Group, View, inverse_power
+
+cdef extern from *:
+    """
+    /* Lanes that are summed at a time: two double sums and a shift for each are to stay in 32 registers of 64 bytes, or
+       in 16 smaller ones. */
+    #if defined(__AVX512F__)
+    enum { FASTNN_STRIP = 32 };
+    #else
+    enum { FASTNN_STRIP = 16 };
+    #endif
+    """
+    cdef enum:
+        STRIP "FASTNN_STRIP"
 
 cdef enum:
-    # lanes of a panel, and elements of a block of one panel, at the most
+    # most lanes of a panel, unless one group has more
     PANEL = 512
-    BLOCK = 65536
-    # narrow rows are joined up to this many lanes
-    FOLDED = 128
+    # Narrow rows are joined: to NARROW lanes, whose parameters stay in registers, where that comes out even; else to
+    # up to FOLDED, a multiple of JOINED where possible.
+    NARROW = 64
+    FOLDED = 256
+    JOINED = 32
+    # elements and rows of a block of one panel, at the least; and the most blocks
+    BLOCK = 32768
+    BLOCK_ROWS = 128
+    BLOCKS = 64
+    # Rows that are summed strip by strip: so many, or as many as have these elements. They stay in the first-level
+    # cache.
+    SUM_ROWS = 8
+    SUM_TILE = 8192
 
 
 cdef struct Layout:
@@ -24,27 +55,45 @@ cdef struct Layout:
     Py_ssize_t rest         # lanes of the last, partial row
     Py_ssize_t block_rows
     Py_ssize_t blocks       # at least one
+    Py_ssize_t panel        # lanes of each panel but the last
     Py_ssize_t panels
+    Py_ssize_t sum_rows     # that are summed at a time
     Py_ssize_t size         # elements of one outer index
 
 
 cdef inline Layout layout_of(View* view) noexcept nogil:
     cdef Layout layout
+    cdef Py_ssize_t step
     layout.outer = view.outer
     layout.columns = view.groups * view.inner
-    layout.fold = FOLDED // layout.columns if layout.columns < LANES else 1
+    if NARROW % layout.columns == 0:
+        layout.fold = NARROW // layout.columns
+    else:
+        layout.fold = max(<Py_ssize_t>1, FOLDED // layout.columns)
+        step = JOINED // min(layout.columns & -layout.columns, <Py_ssize_t>JOINED)
+        if layout.fold >= step:
+            layout.fold -= layout.fold % step
     layout.lanes = layout.fold * layout.columns
     layout.rows = view.reduced // layout.fold
     layout.rest = view.reduced % layout.fold * layout.columns
-    layout.block_rows = max(<Py_ssize_t>64, BLOCK // min(layout.lanes, <Py_ssize_t>PANEL))
+    layout.panel = layout.lanes
+    if layout.lanes > PANEL and view.inner <= PANEL:
+        layout.panel = PANEL // view.inner * view.inner
+    layout.panels = (layout.lanes + layout.panel - 1) // layout.panel
+    layout.block_rows = max(<Py_ssize_t>BLOCK_ROWS, BLOCK // layout.panel)
     layout.blocks = max(<Py_ssize_t>1, (layout.rows + layout.block_rows - 1) // layout.block_rows)
-    layout.panels = (layout.lanes + PANEL - 1) // PANEL
+    if layout.blocks > 1:
+        # even shares for two or four threads
+        layout.blocks = min(<Py_ssize_t>BLOCKS, (layout.blocks + 3) // 4 * 4)
+        layout.block_rows = (layout.rows + layout.blocks - 1) // layout.blocks
+    layout.sum_rows = max(<Py_ssize_t>SUM_ROWS, SUM_TILE // layout.panel)
     layout.size = view.reduced * layout.columns
     return layout
 
 
 cdef struct Span:
-    # the rows and lanes of one (outer index, block, panel)
+    # the rows and lanes of one block of one unit
+    Py_ssize_t unit
     Py_ssize_t outer
     Py_ssize_t block
     Py_ssize_t first_row
@@ -56,42 +105,164 @@ cdef struct Span:
 
 cdef inline Span span_of(Layout* layout, Py_ssize_t task) noexcept nogil:
     cdef Span span
-    cdef Py_ssize_t panel = task % layout.panels
-    span.block = task // layout.panels % layout.blocks
-    span.outer = task // layout.panels // layout.blocks
-    span.first_row = span.block * layout.block_rows
+    span.unit = task // layout.blocks
+    span.block = task % layout.blocks
+    span.outer = span.unit // layout.panels
+    span.first_row = min(span.block * layout.block_rows, layout.rows)
     span.last_row = min(span.first_row + layout.block_rows, layout.rows)
-    span.first_lane = panel * PANEL
-    span.last_lane = min(span.first_lane + PANEL, layout.lanes)
+    span.first_lane = span.unit % layout.panels * layout.panel
+    span.last_lane = min(span.first_lane + layout.panel, layout.lanes)
     span.last_rest = min(span.last_lane, layout.rest) if span.block == layout.blocks - 1 else 0
     return span
 
 
+cdef struct Unit:
+    # the groups of one unit, and their lanes in the first of the rows side by side
+    Py_ssize_t outer
+    Py_ssize_t first_group
+    Py_ssize_t last_group
+    Py_ssize_t first_lane
+    Py_ssize_t last_lane
+
+
+cdef inline Unit unit_of(Layout* layout, View* view, Py_ssize_t number) noexcept nogil:
+    cdef Unit unit
+    unit.outer = number // layout.panels
+    unit.first_lane = number % layout.panels * layout.panel
+    unit.last_lane = min(unit.first_lane + layout.panel, layout.columns)
+    unit.first_group = unit.first_lane // view.inner
+    unit.last_group = unit.last_lane // view.inner
+    return unit
+
+
+# ---- terms and sums of one lane --------------------------------------------------------------------------------------
+
+cdef inline dd exact_deviation(floating x, double shift, double scale, bint cold) noexcept nogil:
+    # x·scale − shift; `cold` is a constant where this is inlined: without it scale is 1
+    cdef dd d
+    if floating is float:
+        d.high = (<double>x * scale if cold else <double>x) - shift
+        d.low = 0
+        return d
+    else:
+        return two_sum(x * scale if cold else x, -shift)
+
+
+cdef inline void add_term(double* high, double* low, dd term, floating example) noexcept nogil:
+    # `example` tells whether the terms are float32's
+    cdef dd s
+    if floating is float:
+        high[0] += term.high
+    else:
+        s = two_sum(high[0], term.high)
+        high[0] = s.high
+        low[0] += s.low + term.low
+
+
+cdef inline dd join(dd a, dd b, floating example) noexcept nogil:
+    # a + b
+    if floating is float:
+        a.high += b.high
+        return a
+    else:
+        return dd_add(a, b)
+
+
+cdef inline void add_product(double* high, double* low, dd a, dd b, floating example) noexcept nogil:
+    cdef dd p
+    if floating is float:
+        high[0] = multiply_add(a.high, b.high, high[0])
+    else:
+        p = dd_product(a.high, b.high)
+        p.low += a.high * b.low + a.low * b.high
+        add_term(high, low, p, example)
+
+
 # ---- sums of lanes over blocks ---------------------------------------------------------------------------------------
 
-cdef inline void merge_blocks(Layout* layout, Py_ssize_t rows, double* sums, Py_ssize_t outer) noexcept nogil:
-    # sums (O, blocks, rows, lanes), high and low parts in turn: the blocks of one outer index, in order, into the first
+# Each kernel has two sums: rows of high parts and, for float64 data, of low parts.
+cdef enum:
+    FIRST
+    SECOND
+    FIRST_LOW
+    SECOND_LOW
+    SUMS
+
+
+cdef inline Py_ssize_t sums_of(floating example) noexcept nogil:
+    return FIRST_LOW if floating is float else SUMS
+
+
+cdef inline void merge_blocks(Layout* layout, Unit* unit, double* sums, floating example) noexcept nogil:
+    # sums (O, blocks, rows of sums, lanes): the blocks of one unit, in order, into the first
+    cdef Py_ssize_t rows = sums_of(example)
     cdef Py_ssize_t lanes = layout.lanes
-    cdef double* total = sums + outer * layout.blocks * rows * lanes
+    cdef Py_ssize_t last = min(unit.first_lane + layout.panel, lanes)
+    cdef double* total = sums + unit.outer * layout.blocks * rows * lanes
     cdef double* block
     cdef Py_ssize_t b, q, j
+    cdef dd s
     for b in range(1, layout.blocks):
         block = total + b * rows * lanes
-        for q in range(0, rows, 2):
-            add_to_lanes(block + q * lanes, 0, lanes, total + q * lanes, total + (q + 1) * lanes)
-            for j in range(lanes):
-                total[(q + 1) * lanes + j] += block[(q + 1) * lanes + j]
+        for q in range(FIRST_LOW):
+            for j in range(q * lanes + unit.first_lane, q * lanes + last):
+                if floating is float:
+                    total[j] += block[j]
+                else:
+                    s = two_sum(total[j], block[j])
+                    total[j] = s.high
+                    total[FIRST_LOW * lanes + j] += s.low + block[FIRST_LOW * lanes + j]
 
 
 cdef inline dd lane_total(
-    Layout* layout, Py_ssize_t rows, const double* sums, Py_ssize_t outer, Py_ssize_t column, Py_ssize_t row,
+    Layout* layout, const double* sums, Py_ssize_t outer, Py_ssize_t column, Py_ssize_t row, floating example,
 ) noexcept nogil:
-    # after merge_blocks: the folded lanes of one column, in order; `row` is that of the high part
-    cdef const double* high = sums + (outer * layout.blocks * rows + row) * layout.lanes
-    cdef const double* low = high + layout.lanes
+    # after merge_blocks: the folded lanes of one column, in order; `row` is FIRST or SECOND
+    cdef const double* high = sums + (outer * layout.blocks * sums_of(example) + row) * layout.lanes
+    cdef const double* low = high + FIRST_LOW * layout.lanes
     cdef Py_ssize_t lane = column + layout.columns
-    cdef dd total = two_sum(high[column], low[column])
+    cdef dd total = lane_sum(high, low, column, example)
     while lane < layout.lanes:
-        total = dd_add(total, two_sum(high[lane], low[lane]))
+        total = join(total, lane_sum(high, low, lane, example), example)
         lane += layout.columns
     return total
+
+
+cdef inline dd lane_sum(const double* high, const double* low, Py_ssize_t lane, floating example) noexcept nogil:
+    cdef dd total
+    if floating is float:
+        total.high = high[lane]
+        total.low = 0
+        return total
+    else:
+        return two_sum(high[lane], low[lane])
+
+
+# ---- parameters ------------------------------------------------------------------------------------------------------
+
+cdef inline Group moderate(const Group* group, floating example) noexcept nogil:
+    # The same group in a unit in which rstd times a weight or a gradient, and once more times rstd, stays in the range
+    # of float32, unless the mean would leave it. Scaled groups are in such a unit already.
+    cdef Group same = group[0]
+    cdef double unit
+    if same.scale == 1 and 0 < same.rstd and not 2.3283064365386963e-10 <= same.rstd <= 4294967296.0:     # 2^±32
+        unit = 1 / inverse_power(same.rstd, example)
+        if fabs(same.shift) * unit <= 7.9e28:       # 2^96
+            same.shift *= unit
+            same.lo *= unit
+            same.rstd /= unit
+            same.scale = unit
+    return same
+
+
+cdef inline void repeat(
+    Layout* layout, Unit* unit, floating* parameters, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    # rows first … last − 1 of the parameters: each column's value in all its lanes
+    cdef Py_ssize_t q, lane, j
+    for q in range(first, last):
+        lane = layout.columns
+        while lane < layout.lanes:
+            for j in range(unit.first_lane, unit.last_lane):
+                parameters[q * layout.lanes + lane + j] = parameters[q * layout.lanes + j]
+            lane += layout.columns

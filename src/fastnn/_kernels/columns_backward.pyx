@@ -1,11 +1,15 @@
 """Norms whose statistics run across contiguous memory: backward. The formulas are those of rows_backward.
 
 Design
-  (A) As columns_forward: lanes, blocks and panels of columns.pxd; strips of 64 lanes whose parameters stay in
-      registers; one task for each outer index, or blocks shared out pass by pass.
-  (B) The sums of dy and dy·x̂ down each column give the parameter gradients as they are, and, weighted and added over
+  (A) As columns_forward: lanes, blocks, units and exact sums of columns.pxd; sums strip by strip, results row by row;
+      one task for each unit, or blocks shared out pass by pass.
+  (B) The sums down each column are Σ dy and Σ dy·(x − shift): x̂ is never rounded, and Σ dy·x̂ is
+      rstd·(Σ dy·(x − shift) − lo·Σ dy). They give the parameter gradients as they are, and, weighted and added over
       the columns of a group, the two means in the input's gradient.
-  (C) Parameter gradients are added over the outer indices in order.
+  (C) dinput = fma(x − shift, slope, fma(dy, factor, constant)), which has the three parameters rounded once: factor =
+      rstd·weight, slope = −rstd²·Σgx̂/n, constant = −rstd·Σg/n − lo·slope.
+  (D) Where the statistics are constants, dinput = dy·factor, in one pass with the sums.
+  (E) Parameter gradients are added over the outer indices in order.
 """
 
 cimport numpy as cnp
@@ -16,13 +20,13 @@ from libc.string cimport memset
 from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    Layout, Span, lane_total, layout_of, merge_blocks, span_of,
+    FIRST, FIRST_LOW, NARROW, SECOND, SECOND_LOW, STRIP, SUMS, Layout, Span, Unit, add_product, add_term,
+    exact_deviation, lane_total, layout_of, merge_blocks, moderate, repeat, span_of, sums_of, unit_of,
 )
 from fastnn._kernels.fused cimport multiply_add
-from fastnn._kernels.lanes cimport FLUSH, LANES, add_to_lanes, dd, dd_add
-from fastnn._kernels.norm cimport (
-    Group, Means, View, count_of, input_gradient, means_of, normalized, offset_of,
-)
+from fastnn._kernels.inlining cimport inlined
+from fastnn._kernels.lanes cimport dd, dd_add, dd_scale
+from fastnn._kernels.norm cimport Group, Means, View, count_of, deviation, means_of
 
 cnp.import_array()
 
@@ -40,335 +44,365 @@ cdef struct Backward:
     const Group* groups         # IN   (O · S)
     bint centered
     bint constant               # the statistics do not depend on x
+    bint summed                 # whether anybody needs the sums
     bint double_precision
-    double* sums                # scratch (O, blocks, SUMS, lanes): Σdy, Σdy·x̂, Σx̂, high and low parts
+    double* sums                # scratch (O, blocks, rows of sums, lanes): Σdy, Σdy·(x − shift)
     void* parameters            # scratch (O, PARAMETERS, lanes), see below
-    dd* columns                 # scratch (O, 2, S · I): Σdy, Σdy·x̂
-    unsigned char* scaled       # scratch (O): has groups whose scale is not 1
+    double* columns             # scratch (O, rows of sums, S · I): Σdy, Σdy·x̂
+    unsigned char* scaled       # scratch (units): has groups whose scale is not 1
     void* dweight               # OUT  (S · I) or NULL
     void* dbias                 # OUT  likewise
 
 
-cdef enum:
-    SUMS = 6
-
-# Rows of parameters; the last three are known once the sums are.
+# Rows of parameters; the last two are known once the sums are.
 cdef enum:
     SHIFT
     SCALE
-    RSTD
-    OFFSET
-    FACTOR          # weight · rstd
-    C1              # −rstd · Σg/n
-    C2              # −rstd · Σgx̂/n
+    FACTOR          # rstd · weight
+    CONSTANT        # −rstd · Σg/n − lo · SLOPE
+    SLOPE           # −rstd² · Σgx̂/n
     PARAMETERS
 
 
-cdef inline void prepare(Backward* p, Py_ssize_t outer, floating* parameters) noexcept nogil:
-    # the first four of one outer index
-    cdef Py_ssize_t columns = p.layout.columns
+cdef inline void prepare(Backward* p, Py_ssize_t number, Unit* unit, floating* parameters) noexcept nogil:
+    # the first three of one unit
     cdef Py_ssize_t lanes = p.layout.lanes
-    cdef const Group* group
-    cdef Py_ssize_t j
-    p.scaled[outer] = False
-    for j in range(columns):
-        group = p.groups + outer * p.view.groups + j // p.view.inner
+    cdef const floating* weight = <const floating*>p.weight
+    cdef Group group
+    cdef Py_ssize_t s, j
+    p.scaled[number] = False
+    for s in range(unit.first_group, unit.last_group):
+        group = moderate(p.groups + unit.outer * p.view.groups + s, parameters[0])
         if group.scale != 1:
-            p.scaled[outer] = True
-        parameters[SHIFT * lanes + j] = <floating>group.shift
-        parameters[SCALE * lanes + j] = <floating>group.scale
-        parameters[RSTD * lanes + j] = <floating>group.rstd
-        parameters[OFFSET * lanes + j] = offset_of(group, parameters[0])
-    repeat(p, parameters, SHIFT, FACTOR)
-
-
-cdef inline void repeat(Backward* p, floating* parameters, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-    # rows first … last − 1: each column's value in all its lanes
-    cdef Py_ssize_t j, q
-    for q in range(first, last):
-        for j in range(q * p.layout.lanes + p.layout.columns, (q + 1) * p.layout.lanes):
-            parameters[j] = parameters[j - p.layout.columns]
+            p.scaled[number] = True
+        for j in range(s * p.view.inner, (s + 1) * p.view.inner):
+            parameters[SHIFT * lanes + j] = <floating>group.shift
+            parameters[SCALE * lanes + j] = <floating>group.scale
+            parameters[FACTOR * lanes + j] = <floating>(group.rstd * weight[j] if weight != NULL else group.rstd)
+    repeat(&p.layout, unit, parameters, SHIFT, CONSTANT)
 
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
 
-cdef inline void strip_products(
+cdef inline inlined strip_products(
     const floating* dy, const floating* x, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
     Py_ssize_t skip, Py_ssize_t width, bint cold, double* totals,
 ) noexcept nogil:
-    # at most FLUSH rows, added to totals (SUMS, lanes) from lane `skip` on; `cold` is a constant where this is
-    # inlined: without it every scale is 1
-    cdef Py_ssize_t r, j, at
-    cdef floating xa, xb, xc, xd
-    cdef floating sums[LANES]
-    cdef floating products[LANES]
-    cdef floating places[LANES]
-    cdef floating shift[LANES]
-    cdef floating scale[LANES]
-    cdef floating rstd[LANES]
-    cdef floating offset[LANES]
+    # some rows, added to totals (rows of sums, lanes) from lane `skip` on; `cold` is a constant where this is inlined:
+    # without it every scale is 1
+    cdef Py_ssize_t j
+    cdef dd g
+    cdef double sums[STRIP]
+    cdef double products[STRIP]
+    cdef double sums_low[STRIP]
+    cdef double products_low[STRIP]
+    cdef double shift[STRIP]
+    cdef double scale[STRIP]
     for j in range(width):
         shift[j] = parameters[SHIFT * lanes + j]
         scale[j] = parameters[SCALE * lanes + j]
-        rstd[j] = parameters[RSTD * lanes + j]
-        offset[j] = parameters[OFFSET * lanes + j]
-        sums[j] = 0
-        products[j] = 0
-        places[j] = 0
-    # fours are added as a tree, so that equal roundings do not pile up
-    for r in range(rows // 4):
-        at = 4 * r * lanes
+        sums[j] = totals[FIRST * lanes + j]
+        products[j] = totals[SECOND * lanes + j]
+        if floating is double:
+            sums_low[j] = totals[FIRST_LOW * lanes + j]
+            products_low[j] = totals[SECOND_LOW * lanes + j]
+    g.low = 0
+    while rows > 0:
         for j in range(width):
-            xa = normalized(x[at + j], shift[j], rstd[j], offset[j], scale[j], cold)
-            xb = normalized(x[at + lanes + j], shift[j], rstd[j], offset[j], scale[j], cold)
-            xc = normalized(x[at + 2 * lanes + j], shift[j], rstd[j], offset[j], scale[j], cold)
-            xd = normalized(x[at + 3 * lanes + j], shift[j], rstd[j], offset[j], scale[j], cold)
-            sums[j] += (dy[at + j] + dy[at + lanes + j]) + (dy[at + 2 * lanes + j] + dy[at + 3 * lanes + j])
-            products[j] += (
-                multiply_add(dy[at + lanes + j], xb, dy[at + j] * xa)
-                + multiply_add(dy[at + 3 * lanes + j], xd, dy[at + 2 * lanes + j] * xc)
-            )
-            places[j] += (xa + xb) + (xc + xd)
-    for r in range(rows - rows % 4, rows):
-        at = r * lanes
-        for j in range(width):
-            xa = normalized(x[at + j], shift[j], rstd[j], offset[j], scale[j], cold)
-            sums[j] += dy[at + j]
-            products[j] = multiply_add(dy[at + j], xa, products[j])
-            places[j] += xa
-    add_to_lanes(sums, skip, width, totals, totals + lanes)
-    add_to_lanes(products, skip, width, totals + 2 * lanes, totals + 3 * lanes)
-    add_to_lanes(places, skip, width, totals + 4 * lanes, totals + 5 * lanes)
+            g.high = dy[j]
+            add_term(&sums[j], &sums_low[j], g, x[0])
+            add_product(
+                &products[j], &products_low[j], g, exact_deviation(x[j], shift[j], scale[j], cold), x[0])
+        dy += lanes
+        x += lanes
+        rows -= 1
+    for j in range(skip, width):
+        totals[FIRST * lanes + j] = sums[j]
+        totals[SECOND * lanes + j] = products[j]
+        if floating is double:
+            totals[FIRST_LOW * lanes + j] = sums_low[j]
+            totals[SECOND_LOW * lanes + j] = products_low[j]
 
 
-cdef inline void strips(
-    Backward* p, Py_ssize_t outer, const floating* dy, const floating* x, Py_ssize_t rows, Py_ssize_t first,
-    Py_ssize_t last, double* totals,
+cdef inline void sum_rows(
+    const floating* dy, const floating* x, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
+    Py_ssize_t first, Py_ssize_t last, bint cold, double* totals,
 ) noexcept nogil:
-    # lanes first … last − 1 of at most FLUSH rows; the last strip as in columns_forward
-    cdef Py_ssize_t lanes = p.layout.lanes
-    cdef const floating* parameters = <const floating*>p.parameters + outer * PARAMETERS * lanes
+    # lanes first … last − 1 of some rows; the last strip as in columns_forward
     cdef Py_ssize_t start, width
     cdef Py_ssize_t at = first
     while at < last:
-        start = at if last - at >= LANES else max(<Py_ssize_t>0, last - LANES)
-        width = min(<Py_ssize_t>LANES, last - start)
-        if p.scaled[outer] or width < LANES:
+        start = at if last - at >= STRIP else max(first, last - STRIP)
+        width = min(<Py_ssize_t>STRIP, last - start)
+        if cold or width < STRIP:
             strip_products(
                 dy + start, x + start, parameters + start, lanes, rows, at - start, width, True, totals + start)
-        else:
+        elif at > start:
             strip_products(
-                dy + start, x + start, parameters + start, lanes, rows, at - start, LANES, False, totals + start)
-        at += LANES
+                dy + start, x + start, parameters + start, lanes, rows, at - start, STRIP, False, totals + start)
+        else:
+            strip_products(dy + start, x + start, parameters + start, lanes, rows, 0, STRIP, False, totals + start)
+        at += STRIP
 
 
-cdef inline void sum_span(Backward* p, Span* span, const floating* dy, const floating* x) noexcept nogil:
-    cdef Layout* layout = &p.layout
-    cdef Py_ssize_t lanes = layout.lanes
-    cdef double* totals = p.sums + (span.outer * layout.blocks + span.block) * SUMS * lanes
-    cdef Py_ssize_t at, q
-    cdef Py_ssize_t row = span.first_row
-    for q in range(SUMS):
-        memset(totals + q * lanes + span.first_lane, 0, (span.last_lane - span.first_lane) * sizeof(double))
-    while row < span.last_row:
-        at = span.outer * layout.size + row * lanes
-        strips(
-            p, span.outer, dy + at, x + at, min(<Py_ssize_t>FLUSH, span.last_row - row), span.first_lane,
-            span.last_lane, totals)
-        row += FLUSH
-    if span.last_rest > span.first_lane:
-        at = span.outer * layout.size + layout.rows * lanes
-        strips(p, span.outer, dy + at, x + at, 1, span.first_lane, span.last_rest, totals)
-
-
-cdef inline void close_outer(Backward* p, Py_ssize_t outer, floating* parameters) noexcept nogil:
-    # sums → column totals, means and the last three parameters of one outer index
+cdef inline void close_unit(Backward* p, Unit* unit, floating* parameters) noexcept nogil:
+    # sums → column totals, means and the last two parameters of one unit
     cdef Py_ssize_t columns = p.layout.columns
     cdef Py_ssize_t lanes = p.layout.lanes
     cdef Py_ssize_t inner = p.view.inner
-    cdef const unsigned char* mask = p.mask + outer * p.layout.size if p.mask != NULL else NULL
+    cdef const unsigned char* mask = p.mask + unit.outer * p.layout.size if p.mask != NULL else NULL
     cdef const floating* weight = <const floating*>p.weight
-    cdef dd* totals = p.columns + outer * 2 * columns
-    cdef const Group* group
+    cdef double* totals = p.columns + unit.outer * sums_of(parameters[0]) * columns
+    cdef Group group
     cdef Means means
     cdef Py_ssize_t s, j
-    cdef double w, n, sum_g, sum_gx
-    merge_blocks(&p.layout, SUMS, p.sums, outer)
-    for s in range(p.view.groups):
-        group = p.groups + outer * p.view.groups + s
+    cdef dd total, product
+    cdef double w, n, sum_g, sum_gx, slope
+    merge_blocks(&p.layout, unit, p.sums, parameters[0])
+    for s in range(unit.first_group, unit.last_group):
+        group = moderate(p.groups + unit.outer * p.view.groups + s, parameters[0])
         n = <double>count_of(mask + s * inner if mask != NULL else NULL, &p.view)
         sum_g = 0
         sum_gx = 0
         for j in range(s * inner, (s + 1) * inner):
-            totals[j] = lane_total(&p.layout, SUMS, p.sums, outer, j, 0)
-            totals[columns + j] = lane_total(&p.layout, SUMS, p.sums, outer, j, 2)
-            if inner == 1 and mask == NULL and p.centered and not p.constant:
-                # over a whole group Σx̂ = 0: design (E) of rows_backward
-                totals[columns + j].high -= totals[j].high / n * lane_total(&p.layout, SUMS, p.sums, outer, j, 4).high
+            total = lane_total(&p.layout, p.sums, unit.outer, j, FIRST, parameters[0])
+            product = lane_total(&p.layout, p.sums, unit.outer, j, SECOND, parameters[0])
+            if floating is float:
+                product.high = (product.high - group.lo * total.high) * group.rstd
+            else:
+                product = dd_scale(dd_add(product, dd_scale(total, -group.lo)), group.rstd)
+                totals[FIRST_LOW * columns + j] = total.low
+                totals[SECOND_LOW * columns + j] = product.low
+            totals[FIRST * columns + j] = total.high
+            totals[SECOND * columns + j] = product.high
             w = weight[j] if weight != NULL else 1
-            sum_g += w * totals[j].high
-            sum_gx += w * totals[columns + j].high
+            sum_g += w * total.high
+            sum_gx += w * product.high
         means = means_of(sum_g, sum_gx, n, p.centered, p.constant)
+        slope = -means.gx * group.rstd * group.rstd
         for j in range(s * inner, (s + 1) * inner):
-            w = weight[j] if weight != NULL else 1
-            parameters[FACTOR * lanes + j] = <floating>(w * group.rstd)
-            parameters[C1 * lanes + j] = <floating>(-means.g * group.rstd)
-            parameters[C2 * lanes + j] = <floating>(-means.gx * group.rstd)
-    repeat(p, parameters, FACTOR, PARAMETERS)
+            parameters[CONSTANT * lanes + j] = <floating>(-means.g * group.rstd - slope * group.lo)
+            parameters[SLOPE * lanes + j] = <floating>slope
+    repeat(&p.layout, unit, parameters, CONSTANT, PARAMETERS)
 
 
 # ---- the input's gradient --------------------------------------------------------------------------------------------
 
-cdef inline void strip_gradients(
+cdef inline inlined gradient_row(
     const floating* dy, const floating* x, floating* dx, const unsigned char* mask, const floating* parameters,
-    Py_ssize_t lanes, Py_ssize_t rows, Py_ssize_t width, bint cold,
+    Py_ssize_t lanes, Py_ssize_t n, bint constant, bint cold,
 ) noexcept nogil:
-    # `cold` is a constant where this is inlined: without it every scale is 1
-    cdef Py_ssize_t r, j
-    cdef floating xhat
-    cdef floating shift[LANES]
-    cdef floating scale[LANES]
-    cdef floating rstd[LANES]
-    cdef floating offset[LANES]
-    cdef floating factor[LANES]
-    cdef floating c1[LANES]
-    cdef floating c2[LANES]
-    for j in range(width):
-        shift[j] = parameters[SHIFT * lanes + j]
-        scale[j] = parameters[SCALE * lanes + j]
-        rstd[j] = parameters[RSTD * lanes + j]
-        offset[j] = parameters[OFFSET * lanes + j]
-        factor[j] = parameters[FACTOR * lanes + j]
-        c1[j] = parameters[C1 * lanes + j]
-        c2[j] = parameters[C2 * lanes + j]
-    for r in range(rows):
-        for j in range(width):
-            xhat = normalized(x[r * lanes + j], shift[j], rstd[j], offset[j], scale[j], cold)
-            dx[r * lanes + j] = input_gradient(
-                dy[r * lanes + j], xhat, factor[j], c1[j], c2[j], mask == NULL or mask[r * lanes + j] != 0, scale[j],
-                cold)
-
-
-cdef inline void gradient_lanes(
-    Backward* p, Py_ssize_t outer, Py_ssize_t offset, const floating* dy, const floating* x, floating* dx,
-    Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last,
-) noexcept nogil:
-    # a few rows from element `offset` on, lanes first … last − 1
-    cdef Py_ssize_t lanes = p.layout.lanes
-    cdef const floating* parameters = <const floating*>p.parameters + outer * PARAMETERS * lanes
-    cdef Py_ssize_t width, at
-    cdef Py_ssize_t lane = first
-    while lane < last:
-        at = offset + lane
-        width = min(<Py_ssize_t>LANES, last - lane)
-        if p.mask != NULL:
-            strip_gradients(dy + at, x + at, dx + at, p.mask + at, parameters + lane, lanes, rows, width, True)
-        elif p.scaled[outer] or width < LANES:
-            strip_gradients(dy + at, x + at, dx + at, NULL, parameters + lane, lanes, rows, width, True)
+    # n lanes; `constant` and `cold` are constants where this is inlined: without `cold` every scale is 1
+    cdef const floating* shift = parameters + SHIFT * lanes
+    cdef const floating* scale = parameters + SCALE * lanes
+    cdef const floating* factor = parameters + FACTOR * lanes
+    cdef const floating* c1 = parameters + CONSTANT * lanes
+    cdef const floating* c2 = parameters + SLOPE * lanes
+    cdef Py_ssize_t j
+    cdef floating value
+    for j in range(n):
+        if constant or (mask != NULL and mask[j] == 0):
+            value = dy[j] * factor[j]
         else:
-            strip_gradients(dy + at, x + at, dx + at, NULL, parameters + lane, lanes, rows, LANES, False)
-        lane += LANES
+            value = multiply_add(
+                deviation(x[j], shift[j], scale[j], cold), c2[j], multiply_add(dy[j], factor[j], c1[j]))
+        dx[j] = value * scale[j] if cold else value
 
 
-cdef inline void gradient_span(
-    Backward* p, Span* span, const floating* dy, const floating* x, floating* dx,
+cdef inline inlined narrow_gradients(
+    const floating* dy, const floating* x, floating* dx, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
 ) noexcept nogil:
+    # NARROW lanes of some rows, every scale being 1 and every element counting
+    cdef Py_ssize_t j
+    cdef floating d[NARROW]
+    cdef floating upstream[NARROW]
+    cdef floating shift[NARROW]
+    cdef floating factor[NARROW]
+    cdef floating c1[NARROW]
+    cdef floating c2[NARROW]
+    for j in range(NARROW):
+        shift[j] = parameters[SHIFT * lanes + j]
+        factor[j] = parameters[FACTOR * lanes + j]
+        c1[j] = parameters[CONSTANT * lanes + j]
+        c2[j] = parameters[SLOPE * lanes + j]
+    while rows > 0:
+        # in two loops, of which only one writes
+        for j in range(NARROW):
+            d[j] = deviation(x[j], shift[j], shift[j], False)
+            upstream[j] = multiply_add(dy[j], factor[j], c1[j])
+        for j in range(NARROW):
+            dx[j] = multiply_add(d[j], c2[j], upstream[j])
+        dy += lanes
+        x += lanes
+        dx += lanes
+        rows -= 1
+
+
+cdef inline void gradient_rows(
+    Backward* p, const floating* dy, const floating* x, floating* dx, const unsigned char* mask,
+    const floating* parameters, Py_ssize_t rows, Py_ssize_t n, bint cold,
+) noexcept nogil:
+    # n lanes of some rows
+    cdef Py_ssize_t lanes = p.layout.lanes
+    cdef Py_ssize_t r, at
+    if n == NARROW and not p.constant and mask == NULL and not cold:
+        narrow_gradients(dy, x, dx, parameters, lanes, rows)
+        return
+    for r in range(rows):
+        at = r * lanes
+        if p.constant:
+            if cold:
+                gradient_row(dy + at, x + at, dx + at, NULL, parameters, lanes, n, True, True)
+            else:
+                gradient_row(dy + at, x + at, dx + at, NULL, parameters, lanes, n, True, False)
+        elif mask != NULL:
+            gradient_row(dy + at, x + at, dx + at, mask + at, parameters, lanes, n, False, True)
+        elif cold:
+            gradient_row(dy + at, x + at, dx + at, NULL, parameters, lanes, n, False, True)
+        else:
+            gradient_row(dy + at, x + at, dx + at, NULL, parameters, lanes, n, False, False)
+
+
+# ---- both: the rows of a span ----------------------------------------------------------------------------------------
+
+cdef inline void span_rows(
+    Backward* p, Span* span, const floating* dy, const floating* x, floating* dx, bint sums, bint gradients,
+) noexcept nogil:
+    # a few rows at a time: their sums, their gradients, or one after the other
     cdef Layout* layout = &p.layout
-    cdef Py_ssize_t base = span.outer * layout.size
+    cdef Py_ssize_t kinds = sums_of(x[0])
+    cdef double* totals = p.sums + (span.outer * layout.blocks + span.block) * kinds * layout.lanes
+    cdef Py_ssize_t q
     cdef Py_ssize_t row = span.first_row
+    if sums:
+        for q in range(kinds):
+            memset(totals + q * layout.lanes + span.first_lane, 0, (span.last_lane - span.first_lane) * sizeof(double))
     while row < span.last_row:
-        gradient_lanes(
-            p, span.outer, base + row * layout.lanes, dy, x, dx, min(<Py_ssize_t>FLUSH, span.last_row - row),
-            span.first_lane, span.last_lane)
-        row += FLUSH
+        some_rows(
+            p, span, dy, x, dx, row, min(layout.sum_rows, span.last_row - row), span.last_lane, sums, gradients, totals)
+        row += layout.sum_rows
     if span.last_rest > span.first_lane:
-        gradient_lanes(
-            p, span.outer, base + layout.rows * layout.lanes, dy, x, dx, 1, span.first_lane, span.last_rest)
+        some_rows(p, span, dy, x, dx, layout.rows, 1, span.last_rest, sums, gradients, totals)
 
 
-# ---- tasks: each step of one outer index or one span of it -----------------------------------------------------------
+cdef inline void some_rows(
+    Backward* p, Span* span, const floating* dy, const floating* x, floating* dx, Py_ssize_t row, Py_ssize_t rows,
+    Py_ssize_t last, bint sums, bint gradients, double* totals,
+) noexcept nogil:
+    # from lane span.first_lane to last − 1
+    cdef Py_ssize_t lanes = p.layout.lanes
+    cdef Py_ssize_t first = span.first_lane
+    cdef Py_ssize_t at = span.outer * p.layout.size + row * lanes
+    cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * lanes
+    cdef bint cold = p.scaled[span.unit]
+    if sums:
+        sum_rows(dy + at, x + at, parameters, lanes, rows, first, last, cold, totals)
+    if gradients:
+        at += first
+        gradient_rows(
+            p, dy + at, x + at, dx + at, p.mask + at if p.mask != NULL else NULL, parameters + first, rows,
+            last - first, cold)
 
-cdef void prepare_task(void* arguments, Py_ssize_t outer) noexcept nogil:
+
+# ---- tasks: each step of one unit or of one block of it --------------------------------------------------------------
+
+cdef void prepare_task(void* arguments, Py_ssize_t number) noexcept nogil:
     cdef Backward* p = <Backward*>arguments
-    cdef Py_ssize_t at = outer * PARAMETERS * p.layout.lanes
+    cdef Unit unit = unit_of(&p.layout, &p.view, number)
+    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.lanes
     if p.double_precision:
-        prepare(p, outer, <double*>p.parameters + at)
+        prepare(p, number, &unit, <double*>p.parameters + at)
     else:
-        prepare(p, outer, <float*>p.parameters + at)
+        prepare(p, number, &unit, <float*>p.parameters + at)
 
 
 cdef void sum_task(void* arguments, Py_ssize_t task) noexcept nogil:
+    # with constant statistics the gradients too
     cdef Backward* p = <Backward*>arguments
     cdef Span span = span_of(&p.layout, task)
     if p.double_precision:
-        sum_span(p, &span, <const double*>p.dy, <const double*>p.x)
+        span_rows(p, &span, <const double*>p.dy, <const double*>p.x, <double*>p.dx, p.summed, p.constant)
     else:
-        sum_span(p, &span, <const float*>p.dy, <const float*>p.x)
+        span_rows(p, &span, <const float*>p.dy, <const float*>p.x, <float*>p.dx, p.summed, p.constant)
 
 
-cdef void close_task(void* arguments, Py_ssize_t outer) noexcept nogil:
+cdef void close_task(void* arguments, Py_ssize_t number) noexcept nogil:
     cdef Backward* p = <Backward*>arguments
-    cdef Py_ssize_t at = outer * PARAMETERS * p.layout.lanes
+    cdef Unit unit = unit_of(&p.layout, &p.view, number)
+    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.lanes
     if p.double_precision:
-        close_outer(p, outer, <double*>p.parameters + at)
+        close_unit(p, &unit, <double*>p.parameters + at)
     else:
-        close_outer(p, outer, <float*>p.parameters + at)
+        close_unit(p, &unit, <float*>p.parameters + at)
 
 
 cdef void gradient_task(void* arguments, Py_ssize_t task) noexcept nogil:
     cdef Backward* p = <Backward*>arguments
-    cdef Span span = span_of(&p.layout, task)
+    cdef Py_ssize_t tasks = p.layout.outer * p.layout.panels * p.layout.blocks
+    # from the last block on: the caches hold it
+    cdef Span span = span_of(&p.layout, tasks - 1 - task)
     if p.double_precision:
-        gradient_span(p, &span, <const double*>p.dy, <const double*>p.x, <double*>p.dx)
+        span_rows(p, &span, <const double*>p.dy, <const double*>p.x, <double*>p.dx, False, True)
     else:
-        gradient_span(p, &span, <const float*>p.dy, <const float*>p.x, <float*>p.dx)
+        span_rows(p, &span, <const float*>p.dy, <const float*>p.x, <float*>p.dx, False, True)
 
 
-cdef void outer_task(void* arguments, Py_ssize_t outer) noexcept nogil:
-    # all steps of one outer index
+cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
+    # all steps of one unit
     cdef Backward* p = <Backward*>arguments
-    cdef Py_ssize_t spans = p.layout.blocks * p.layout.panels
+    cdef Py_ssize_t blocks = p.layout.blocks
+    cdef Py_ssize_t units = p.layout.outer * p.layout.panels
     cdef Py_ssize_t task
-    prepare_task(p, outer)
-    for task in range(outer * spans, (outer + 1) * spans):
+    prepare_task(p, number)
+    for task in range(number * blocks, (number + 1) * blocks):
         sum_task(p, task)
-    close_task(p, outer)
-    for task in range(outer * spans, (outer + 1) * spans):
-        gradient_task(p, task)
+    if p.summed:
+        close_task(p, number)
+    if not p.constant:
+        for task in range((units - 1 - number) * blocks, (units - number) * blocks):
+            gradient_task(p, task)
 
 
-cdef void reduce_columns(Backward* p) noexcept nogil:
-    # outer indices in order → dweight, dbias
+cdef inline void reduce_columns(Backward* p, floating* dweight, floating* dbias) noexcept nogil:
+    # outer indices in order, into the first → dweight, dbias
     cdef Py_ssize_t columns = p.layout.columns
+    cdef Py_ssize_t size = sums_of(dbias[0]) * columns
+    cdef double* total = p.columns
+    cdef const double* more
     cdef Py_ssize_t j, outer
-    cdef dd b, w
+    cdef dd term
+    for outer in range(1, p.layout.outer):
+        more = total + outer * size
+        for j in range(FIRST_LOW * columns):
+            term.high = more[j]
+            if floating is double:
+                term.low = more[FIRST_LOW * columns + j]
+            add_term(total + j, total + FIRST_LOW * columns + j, term, dbias[0])
     for j in range(columns):
-        b = p.columns[j]
-        w = p.columns[columns + j]
-        for outer in range(1, p.layout.outer):
-            b = dd_add(b, p.columns[2 * outer * columns + j])
-            w = dd_add(w, p.columns[(2 * outer + 1) * columns + j])
-        if p.double_precision:
-            (<double*>p.dbias)[j] = b.high + b.low
-            (<double*>p.dweight)[j] = w.high + w.low
-        else:
-            (<float*>p.dbias)[j] = <float>(b.high + b.low)
-            (<float*>p.dweight)[j] = <float>(w.high + w.low)
+        dbias[j] = <floating>total[FIRST * columns + j]
+        dweight[j] = <floating>total[SECOND * columns + j]
+        if floating is double:
+            dbias[j] += total[FIRST_LOW * columns + j]
+            dweight[j] += total[SECOND_LOW * columns + j]
 
 
 cdef void run_backward(Backward* p) noexcept nogil:
-    cdef Py_ssize_t outer = p.layout.outer
-    cdef Py_ssize_t spans = outer * p.layout.blocks * p.layout.panels
-    cdef double bytes = 1.0 * outer * p.layout.size * (8 if p.double_precision else 4)
-    if outer >= 2 * team_size(outer, 3 * bytes) or spans == outer:
-        parallel_for(outer_task, p, outer, 3 * bytes)
+    cdef Py_ssize_t units = p.layout.outer * p.layout.panels
+    cdef Py_ssize_t tasks = units * p.layout.blocks
+    cdef double bytes = 1.0 * p.layout.outer * p.layout.size * (8 if p.double_precision else 4)
+    if units >= 2 * team_size(units, 3 * bytes) or p.layout.blocks == 1:
+        parallel_for(unit_task, p, units, 3 * bytes)
     else:
-        parallel_for(prepare_task, p, outer, 0)
-        parallel_for(sum_task, p, spans, 2 * bytes)
-        parallel_for(close_task, p, outer, 0)
-        parallel_for(gradient_task, p, spans, 3 * bytes)
-    if p.dweight != NULL:
-        reduce_columns(p)
+        parallel_for(prepare_task, p, units, 0)
+        parallel_for(sum_task, p, tasks, (3 if p.constant else 2) * bytes)
+        if p.summed:
+            parallel_for(close_task, p, units, 0)
+        if not p.constant:
+            parallel_for(gradient_task, p, tasks, 3 * bytes)
+    if p.dweight != NULL and p.double_precision:
+        reduce_columns(p, <double*>p.dweight, <double*>p.dbias)
+    elif p.dweight != NULL:
+        reduce_columns(p, <float*>p.dweight, <float*>p.dbias)
 
 
 # ---- entry point -----------------------------------------------------------------------------------------------------
@@ -384,6 +418,7 @@ def columns_backward(
     """
     cdef Backward p
     cdef cnp.npy_intp columns
+    cdef Py_ssize_t kinds
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(x)
     p.view.outer, p.view.reduced, p.view.groups, p.view.inner = view
     columns = p.view.groups * p.view.inner
@@ -401,14 +436,16 @@ def columns_backward(
     p.groups = <const Group*>cnp.PyArray_DATA(groups)
     p.centered = centered
     p.constant = constant
+    p.summed = affine or not constant
     p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
     p.dweight = cnp.PyArray_DATA(<cnp.ndarray>dweight) if affine else NULL
     p.dbias = cnp.PyArray_DATA(<cnp.ndarray>dbias) if affine else NULL
-    p.sums = <double*>malloc(p.layout.outer * p.layout.blocks * SUMS * p.layout.lanes * sizeof(double))
+    kinds = SUMS if p.double_precision else FIRST_LOW
+    p.sums = <double*>malloc(p.layout.outer * p.layout.blocks * kinds * p.layout.lanes * sizeof(double))
     p.parameters = malloc(p.layout.outer * PARAMETERS * p.layout.lanes * itemsize)
-    p.columns = <dd*>malloc(p.layout.outer * 2 * columns * sizeof(dd))
-    p.scaled = <unsigned char*>malloc(p.layout.outer)
-    if (p.sums == NULL or p.parameters == NULL or p.columns == NULL or p.scaled == NULL):
+    p.columns = <double*>malloc(p.layout.outer * kinds * columns * sizeof(double))
+    p.scaled = <unsigned char*>malloc(p.layout.outer * p.layout.panels)
+    if p.sums == NULL or p.parameters == NULL or p.columns == NULL or p.scaled == NULL:
         free_scratch(&p)
         raise MemoryError("no memory for the partial sums of a norm's gradient")
     with nogil:

@@ -3,32 +3,34 @@
 Design
   (A) One kernel serves batch, instance and group norm of channels-last images, batch norm of tables, and
       standardisation over leading axes: they differ in the view (O, A, S, I) of the array. See columns.pxd for how
-      its columns become lanes, blocks and panels.
-  (B) One pass for the statistics around a first estimate of each mean, as rows_forward (B): the estimate is the mean
-      of some rows spread over all; a group whose estimate was far off is summed again around its mean.
-  (C) A lane adds at most FLUSH rows in the data's own precision, then merges into double (double-double). Blocks are
-      merged in order, then the lanes of a group in order.
-  (D) With many outer indices, each is one task and its data stays in that core's cache between the passes; with few,
-      blocks are shared out pass by pass. The bits are the same.
-  (E) The parameters of 64 lanes stay in registers while the rows of a strip pass by.
+      its columns become lanes, blocks and units, and for the sums.
+  (B) One pass for the statistics, around each group's first element. The sums are so exact that it may lie FAR
+      standard deviations off; a group where it lies farther is summed again around its mean.
+  (C) y = fma(x − shift, factor, offset) with factor = rstd·weight and offset = bias − lo·factor, both rounded once: two
+      operations and three parameters for each element.
+  (D) Sums take a few rows at a time, strip by strip: memory is read in long runs, and the sums of a strip stay in
+      registers. The last strip starts early where there is room, and its first lanes are left out. Results are
+      written row by row: more streams at a time were slower. Rows of NARROW lanes keep their parameters in registers.
+  (E) With many units, each is one task and its data stays in that core's cache between the passes; with few, blocks
+      are shared out pass by pass, the second pass beginning where the first ended. The bits are the same.
 """
 
 cimport numpy as cnp
 from cython cimport floating
-from libc.math cimport sqrt
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    Layout, Span, lane_total, layout_of, merge_blocks, span_of,
+    FIRST, FIRST_LOW, NARROW, SECOND, SECOND_LOW, STRIP, SUMS, Layout, Span, Unit, add_product, add_term,
+    exact_deviation, join, lane_total, layout_of, merge_blocks, moderate, repeat, span_of, sums_of, unit_of,
 )
 from fastnn._kernels.fused cimport multiply_add
-from fastnn._kernels.lanes cimport FLUSH, LANES, add_to_lanes, dd, dd_add
+from fastnn._kernels.inlining cimport inlined
+from fastnn._kernels.lanes cimport dd
 from fastnn._kernels.norm cimport (
-    AGAIN, COLD, SAMPLE, Group, Population, Verdict, View, close_group, count_of, deviation, normalized, offset_of,
-    scale_of,
+    AGAIN, COLD, Group, Population, Verdict, View, close_group, count_of, deviation, scale_of,
 )
 
 cnp.import_array()
@@ -50,29 +52,25 @@ cdef struct Forward:
     bint double_precision
     Group* groups               # IN if given, else OUT; (O · S)
     Population* population      # OUT  (O · S) or NULL
-    double* sums                # scratch (O, blocks, SUMS, lanes): Σ, Σ², high and low parts
-    double* scratch             # scratch (O, 2, S · I): the estimates' totals and counts
+    double* sums                # scratch (O, blocks, rows of sums, lanes): Σ, Σ²
     void* parameters            # scratch (O, PARAMETERS, lanes), see below
-    unsigned char* states       # scratch (O), see below
+    unsigned char* states       # scratch (units), see below
 
-cdef enum:
-    SUMS = 4
-
-# Rows of parameters: SHIFT and SCALE steer the sums, then all of them the result.
+# Rows of parameters: the first two steer the sums, then all of them the result.
 cdef enum:
     SHIFT
     SCALE
-    RSTD
-    OFFSET
-    WEIGHT
-    BIAS
+    FACTOR          # rstd · weight
+    OFFSET          # bias − lo · rstd · weight
     PARAMETERS
 
 cdef enum:
     # passes for the sums: a scale may have to be found, then a shift
     ATTEMPTS = 3
+    # A shift may be the root of this many standard deviations off: of the 53 bits of a sum it costs ten.
+    FAR = 1024
 
-# What is known of an outer index; a set of bits.
+# What is known of a unit; a set of bits.
 cdef enum State:
     UNDECIDED = 1       # has groups to sum once more
     SCALED = 2          # has groups whose scale is not 1
@@ -80,54 +78,24 @@ cdef enum State:
 
 # ---- statistics ------------------------------------------------------------------------------------------------------
 
-cdef inline void estimate_shifts(
-    Forward* p, const floating* x, const unsigned char* mask, Py_ssize_t first, Py_ssize_t last, double scale,
-    floating* parameters, double* totals, double* counts,
+cdef inline void set_shift(
+    Forward* p, Py_ssize_t group, floating* parameters, floating shift, floating scale,
 ) noexcept nogil:
-    # shift of the groups first … last − 1: the mean of x·scale in some rows, spread over all; and their scale.
-    # totals and counts are scratch (columns).
-    cdef Py_ssize_t columns = p.layout.columns
     cdef Py_ssize_t lanes = p.layout.lanes
-    cdef Py_ssize_t inner = p.view.inner
-    cdef Py_ssize_t a, j, i, r, s, lane
-    cdef Py_ssize_t sampled = max(<Py_ssize_t>SAMPLE, <Py_ssize_t>(2 * sqrt(<double>p.view.reduced)))
-    cdef double total, count
-    cdef floating shift
-    sampled = min(sampled, p.view.reduced)
-    for j in range(first * inner, last * inner):
-        totals[j] = 0
-        counts[j] = 0
-    for r in range(sampled if p.centered else 0):
-        a = r * p.view.reduced // sampled
-        if mask == NULL:
-            for j in range(first * inner, last * inner):
-                totals[j] += x[a * columns + j] * scale
-        else:
-            for j in range(first * inner, last * inner):
-                if mask[a * columns + j]:
-                    totals[j] += x[a * columns + j] * scale
-                    counts[j] += 1
-    for s in range(first, last):
-        total = 0
-        count = 0
-        for i in range(s * inner, (s + 1) * inner):
-            total += totals[i]
-            count += counts[i] if mask != NULL else <double>sampled
-        if count == 0:
-            total = first_counted(x + s * inner, mask + s * inner, &p.view) * scale
-            count = 1
-        shift = <floating>(total / count) if p.centered else 0
-        lane = s * inner
-        while lane < lanes:
-            for i in range(inner):
-                parameters[SHIFT * lanes + lane + i] = shift
-                parameters[SCALE * lanes + lane + i] = <floating>scale
-            lane += columns
+    cdef Py_ssize_t lane = group * p.view.inner
+    cdef Py_ssize_t i
+    while lane < lanes:
+        for i in range(lane, lane + p.view.inner):
+            parameters[SHIFT * lanes + i] = shift
+            parameters[SCALE * lanes + i] = scale
+        lane += p.layout.columns
 
 
 cdef floating first_counted(const floating* x, const unsigned char* mask, View* view) noexcept nogil:
     # x and mask at the group's start; 0 if none counts
     cdef Py_ssize_t a, i, at
+    if mask == NULL:
+        return x[0]
     for a in range(view.reduced):
         for i in range(view.inner):
             at = a * view.groups * view.inner + i
@@ -136,61 +104,79 @@ cdef floating first_counted(const floating* x, const unsigned char* mask, View* 
     return 0
 
 
-cdef inline void strip_sums(
+cdef inline void start_unit(
+    Forward* p, Unit* unit, const floating* x, const unsigned char* mask, floating* parameters,
+) noexcept nogil:
+    cdef Py_ssize_t s, at
+    for s in range(unit.first_group, unit.last_group):
+        at = s * p.view.inner
+        if p.centered:
+            set_shift(p, s, parameters, first_counted(x + at, mask + at if mask != NULL else NULL, &p.view), 1)
+        else:
+            set_shift(p, s, parameters, <floating>0, 1)
+
+
+cdef inline inlined strip_sums(
     const floating* x, const unsigned char* mask, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
     Py_ssize_t skip, Py_ssize_t width, bint cold, double* totals,
 ) noexcept nogil:
-    # at most FLUSH rows, added to totals (SUMS, lanes) from lane `skip` on; `cold` is a constant where this is
-    # inlined: without it every scale is 1
-    cdef Py_ssize_t r, j
-    cdef floating a, b, c, d
-    cdef floating sums[LANES]
-    cdef floating squares[LANES]
-    cdef floating shift[LANES]
-    cdef floating scale[LANES]
+    # some rows, added to totals (rows of sums, lanes) from lane `skip` on; `cold` is a constant where this is inlined:
+    # without it every scale is 1
+    cdef Py_ssize_t j
+    cdef dd d
+    cdef double sums[STRIP]
+    cdef double squares[STRIP]
+    cdef double sums_low[STRIP]
+    cdef double squares_low[STRIP]
+    cdef double shift[STRIP]
+    cdef double scale[STRIP]
     for j in range(width):
         shift[j] = parameters[SHIFT * lanes + j]
         scale[j] = parameters[SCALE * lanes + j]
-        sums[j] = 0
-        squares[j] = 0
-    # fours are added as a tree, so that equal roundings do not pile up
-    for r in range(rows // 4 if mask == NULL else 0):
+        sums[j] = totals[FIRST * lanes + j]
+        squares[j] = totals[SECOND * lanes + j]
+        if floating is double:
+            sums_low[j] = totals[FIRST_LOW * lanes + j]
+            squares_low[j] = totals[SECOND_LOW * lanes + j]
+    while rows > 0:
         for j in range(width):
-            a = deviation(x[4 * r * lanes + j], shift[j], scale[j], cold)
-            b = deviation(x[(4 * r + 1) * lanes + j], shift[j], scale[j], cold)
-            c = deviation(x[(4 * r + 2) * lanes + j], shift[j], scale[j], cold)
-            d = deviation(x[(4 * r + 3) * lanes + j], shift[j], scale[j], cold)
-            sums[j] += (a + b) + (c + d)
-            squares[j] += multiply_add(b, b, a * a) + multiply_add(d, d, c * c)
-    for r in range(rows - rows % 4 if mask == NULL else 0, rows):
-        for j in range(width):
-            d = deviation(x[r * lanes + j], shift[j], scale[j], cold)
-            if mask != NULL:
-                d = d if mask[r * lanes + j] else 0
-            sums[j] += d
-            squares[j] = multiply_add(d, d, squares[j])
-    add_to_lanes(sums, skip, width, totals, totals + lanes)
-    add_to_lanes(squares, skip, width, totals + 2 * lanes, totals + 3 * lanes)
+            d = exact_deviation(x[j], shift[j], scale[j], cold)
+            if mask != NULL and mask[j] == 0:
+                d.high = 0
+                d.low = 0
+            add_term(&sums[j], &sums_low[j], d, x[0])
+            add_product(&squares[j], &squares_low[j], d, d, x[0])
+        x += lanes
+        if mask != NULL:
+            mask += lanes
+        rows -= 1
+    for j in range(skip, width):
+        totals[FIRST * lanes + j] = sums[j]
+        totals[SECOND * lanes + j] = squares[j]
+        if floating is double:
+            totals[FIRST_LOW * lanes + j] = sums_low[j]
+            totals[SECOND_LOW * lanes + j] = squares_low[j]
 
 
-cdef inline void strips(
+cdef inline void sum_rows(
     const floating* x, const unsigned char* mask, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
     Py_ssize_t first, Py_ssize_t last, bint cold, double* totals,
 ) noexcept nogil:
-    # lanes first … last − 1 of at most FLUSH rows. A strip that would stick out at the end starts earlier, where there
-    # is room, and its first lanes are not counted again.
+    # lanes first … last − 1 of some rows
     cdef Py_ssize_t start, width
     cdef Py_ssize_t at = first
     while at < last:
-        start = at if last - at >= LANES else max(<Py_ssize_t>0, last - LANES)
-        width = min(<Py_ssize_t>LANES, last - start)
-        if width < LANES or mask != NULL or cold:
+        start = at if last - at >= STRIP else max(first, last - STRIP)
+        width = min(<Py_ssize_t>STRIP, last - start)
+        if width < STRIP or mask != NULL or cold:
             strip_sums(
                 x + start, mask + start if mask != NULL else NULL, parameters + start, lanes, rows, at - start, width,
                 True, totals + start)
+        elif at > start:
+            strip_sums(x + start, NULL, parameters + start, lanes, rows, at - start, STRIP, False, totals + start)
         else:
-            strip_sums(x + start, NULL, parameters + start, lanes, rows, at - start, LANES, False, totals + start)
-        at += LANES
+            strip_sums(x + start, NULL, parameters + start, lanes, rows, 0, STRIP, False, totals + start)
+        at += STRIP
 
 
 cdef inline void sum_span(Forward* p, Span* span, const floating* x) noexcept nogil:
@@ -199,184 +185,190 @@ cdef inline void sum_span(Forward* p, Span* span, const floating* x) noexcept no
     cdef Py_ssize_t base = span.outer * layout.size
     cdef const unsigned char* mask = p.mask + base if p.mask != NULL else NULL
     cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * lanes
-    cdef bint cold = p.states[span.outer] & SCALED
-    cdef double* totals = p.sums + (span.outer * layout.blocks + span.block) * SUMS * lanes
+    cdef bint cold = p.states[span.unit] & SCALED
+    cdef Py_ssize_t kinds = sums_of(x[0])
+    cdef double* totals = p.sums + (span.outer * layout.blocks + span.block) * kinds * lanes
     cdef Py_ssize_t row, q
     x += base
-    for q in range(SUMS):
+    for q in range(kinds):
         memset(totals + q * lanes + span.first_lane, 0, (span.last_lane - span.first_lane) * sizeof(double))
     row = span.first_row
     while row < span.last_row:
-        strips(
+        sum_rows(
             x + row * lanes, mask + row * lanes if mask != NULL else NULL, parameters, lanes,
-            min(<Py_ssize_t>FLUSH, span.last_row - row), span.first_lane, span.last_lane, cold, totals)
-        row += FLUSH
+            min(layout.sum_rows, span.last_row - row), span.first_lane, span.last_lane, cold, totals)
+        row += layout.sum_rows
     if span.last_rest > span.first_lane:
         row = layout.rows
-        strips(
+        sum_rows(
             x + row * lanes, mask + row * lanes if mask != NULL else NULL, parameters, lanes, 1, span.first_lane,
             span.last_rest, cold, totals)
 
 
-cdef inline int close_outer(
-    Forward* p, Py_ssize_t outer, const floating* x, floating* parameters, double* scratch,
+cdef inline bint is_far(dd s1, dd s2, double n) noexcept nogil:
+    cdef double lo = s1.high / n
+    return lo * lo > FAR * (s2.high / n - lo * lo)
+
+
+cdef inline int close_unit(
+    Forward* p, Unit* unit, const floating* x, const unsigned char* mask, floating* parameters,
 ) noexcept nogil:
-    # sums → groups of one outer index; a group to be summed once more gets another shift or another scale
+    # sums → groups of one unit; a group to be summed once more gets another shift or another scale
     cdef Py_ssize_t inner = p.view.inner
     cdef Py_ssize_t lanes = p.layout.lanes
-    cdef const unsigned char* mask = p.mask + outer * p.layout.size if p.mask != NULL else NULL
     cdef const unsigned char* group_mask = NULL
     cdef Group* group
     cdef Population* population
-    cdef Py_ssize_t s, i, lane
+    cdef Py_ssize_t s, i, at
     cdef dd s1, s2
-    cdef double scale
+    cdef double n, scale
     cdef Verdict verdict
     cdef int state = 0
-    merge_blocks(&p.layout, SUMS, p.sums, outer)
-    for s in range(p.view.groups):
-        s1 = lane_total(&p.layout, SUMS, p.sums, outer, s * inner, 0)
-        s2 = lane_total(&p.layout, SUMS, p.sums, outer, s * inner, 2)
-        for i in range(1, inner):
-            s1 = dd_add(s1, lane_total(&p.layout, SUMS, p.sums, outer, s * inner + i, 0))
-            s2 = dd_add(s2, lane_total(&p.layout, SUMS, p.sums, outer, s * inner + i, 2))
-        group = p.groups + outer * p.view.groups + s
-        population = p.population + outer * p.view.groups + s if p.population != NULL else NULL
+    merge_blocks(&p.layout, unit, p.sums, x[0])
+    for s in range(unit.first_group, unit.last_group):
+        at = s * inner
+        s1 = lane_total(&p.layout, p.sums, unit.outer, at, FIRST, x[0])
+        s2 = lane_total(&p.layout, p.sums, unit.outer, at, SECOND, x[0])
+        for i in range(at + 1, at + inner):
+            s1 = join(s1, lane_total(&p.layout, p.sums, unit.outer, i, FIRST, x[0]), x[0])
+            s2 = join(s2, lane_total(&p.layout, p.sums, unit.outer, i, SECOND, x[0]), x[0])
+        group = p.groups + unit.outer * p.view.groups + s
+        population = p.population + unit.outer * p.view.groups + s if p.population != NULL else NULL
         if mask != NULL:
-            group_mask = mask + s * inner
+            group_mask = mask + at
+        n = <double>count_of(group_mask, &p.view)
         verdict = close_group(
-            s1, s2, <double>count_of(group_mask, &p.view), p.eps, p.centered, parameters[SHIFT * lanes + s * inner],
-            <double>parameters[SCALE * lanes + s * inner], group, population)
-        if verdict == AGAIN:
+            s1, s2, n, p.eps, p.centered, parameters[SHIFT * lanes + at], <double>parameters[SCALE * lanes + at],
+            group, population)
+        if verdict == COLD:
+            scale = scale_of(x + at, group_mask, &p.view, p.eps)
+            set_shift(
+                p, s, parameters, <floating>(first_counted(x + at, group_mask, &p.view) * scale if p.centered else 0),
+                <floating>scale)
             state |= UNDECIDED
-            lane = s * inner
-            while lane < lanes:
-                for i in range(inner):
-                    parameters[SHIFT * lanes + lane + i] = <floating>group.shift
-                lane += p.layout.columns
-        elif verdict == COLD:
-            scale = scale_of(x + s * inner, group_mask, &p.view, p.eps)
-            estimate_shifts(p, x, mask, s, s + 1, scale, parameters, scratch, scratch + p.layout.columns)
+        elif verdict == AGAIN and is_far(s1, s2, n):
+            set_shift(p, s, parameters, <floating>group.shift, parameters[SCALE * lanes + at])
             state |= UNDECIDED
-        if parameters[SCALE * lanes + s * inner] != 1:
+        if parameters[SCALE * lanes + at] != 1:
             state |= SCALED
     return state
 
 
 # ---- applying them ---------------------------------------------------------------------------------------------------
 
-cdef inline int prepare(Forward* p, Py_ssize_t outer, floating* parameters) noexcept nogil:
-    # groups → parameters of one outer index; whether a scale is not 1
-    cdef Py_ssize_t columns = p.layout.columns
+cdef inline int prepare(Forward* p, Unit* unit, floating* parameters) noexcept nogil:
+    # groups → parameters of one unit; whether a scale is not 1
     cdef Py_ssize_t lanes = p.layout.lanes
-    cdef Group* group
-    cdef Py_ssize_t j, q
+    cdef const floating* weight = <const floating*>p.weight
+    cdef const floating* bias = <const floating*>p.bias
+    cdef Group group
+    cdef Py_ssize_t s, j
+    cdef double factor
     cdef int state = 0
-    for j in range(columns):
-        group = p.groups + outer * p.view.groups + j // p.view.inner
+    for s in range(unit.first_group, unit.last_group):
+        group = moderate(p.groups + unit.outer * p.view.groups + s, parameters[0])
         if group.scale != 1:
             state = SCALED
-        parameters[SHIFT * lanes + j] = <floating>group.shift
-        parameters[SCALE * lanes + j] = <floating>group.scale
-        parameters[RSTD * lanes + j] = <floating>group.rstd
-        parameters[OFFSET * lanes + j] = offset_of(group, parameters[0])
-        parameters[WEIGHT * lanes + j] = (<const floating*>p.weight)[j] if p.weight != NULL else 1
-        parameters[BIAS * lanes + j] = (<const floating*>p.bias)[j] if p.bias != NULL else 0
-    for j in range(columns, lanes):
-        for q in range(PARAMETERS):
-            parameters[q * lanes + j] = parameters[q * lanes + j - columns]
+        for j in range(s * p.view.inner, (s + 1) * p.view.inner):
+            factor = group.rstd * weight[j] if weight != NULL else group.rstd
+            parameters[SHIFT * lanes + j] = <floating>group.shift
+            parameters[SCALE * lanes + j] = <floating>group.scale
+            parameters[FACTOR * lanes + j] = <floating>factor
+            parameters[OFFSET * lanes + j] = <floating>((bias[j] if bias != NULL else 0) - group.lo * factor)
+    repeat(&p.layout, unit, parameters, SHIFT, PARAMETERS)
     return state
 
 
-cdef inline void apply_strip(
-    const floating* x, floating* y, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows, Py_ssize_t width,
-    bint affine, bint cold,
+cdef inline inlined apply_row(
+    const floating* x, floating* y, const floating* parameters, Py_ssize_t lanes, Py_ssize_t n, bint cold,
 ) noexcept nogil:
-    # `width` lanes of some rows; `affine` and `cold` are constants where this is inlined
-    cdef Py_ssize_t r, j
-    cdef floating value
-    cdef floating shift[LANES]
-    cdef floating scale[LANES]
-    cdef floating rstd[LANES]
-    cdef floating offset[LANES]
-    cdef floating weight[LANES]
-    cdef floating bias[LANES]
-    cdef floating out[LANES]
-    for j in range(width):
+    # n lanes; `cold` is a constant where this is inlined: without it every scale is 1
+    cdef const floating* shift = parameters + SHIFT * lanes
+    cdef const floating* scale = parameters + SCALE * lanes
+    cdef const floating* factor = parameters + FACTOR * lanes
+    cdef const floating* offset = parameters + OFFSET * lanes
+    cdef Py_ssize_t j
+    for j in range(n):
+        y[j] = multiply_add(deviation(x[j], shift[j], scale[j], cold), factor[j], offset[j])
+
+
+cdef inline inlined apply_narrow(
+    const floating* x, floating* y, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
+) noexcept nogil:
+    # NARROW lanes of some rows, every scale being 1
+    cdef Py_ssize_t j
+    cdef floating d[NARROW]
+    cdef floating shift[NARROW]
+    cdef floating factor[NARROW]
+    cdef floating offset[NARROW]
+    for j in range(NARROW):
         shift[j] = parameters[SHIFT * lanes + j]
-        scale[j] = parameters[SCALE * lanes + j]
-        rstd[j] = parameters[RSTD * lanes + j]
+        factor[j] = parameters[FACTOR * lanes + j]
         offset[j] = parameters[OFFSET * lanes + j]
-        weight[j] = parameters[WEIGHT * lanes + j]
-        bias[j] = parameters[BIAS * lanes + j]
-    for r in range(rows):
-        for j in range(width):
-            value = normalized(x[r * lanes + j], shift[j], rstd[j], offset[j], scale[j], cold)
-            out[j] = multiply_add(value, weight[j], bias[j]) if affine else value
-        for j in range(width):
-            y[r * lanes + j] = out[j]
+    while rows > 0:
+        # in two loops: y may be x
+        for j in range(NARROW):
+            d[j] = deviation(x[j], shift[j], shift[j], False)
+        for j in range(NARROW):
+            y[j] = multiply_add(d[j], factor[j], offset[j])
+        x += lanes
+        y += lanes
+        rows -= 1
 
 
-cdef inline void apply_lanes(
-    Forward* p, Py_ssize_t outer, const floating* x, floating* y, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last,
+cdef inline void apply_rows(
+    const floating* x, floating* y, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows, Py_ssize_t n,
+    bint cold,
 ) noexcept nogil:
-    # a few rows, x and y at the first, lanes first … last − 1
-    cdef Py_ssize_t lanes = p.layout.lanes
-    cdef const floating* parameters = <const floating*>p.parameters + outer * PARAMETERS * lanes
-    cdef bint affine = p.weight != NULL or p.bias != NULL
-    cdef bint cold = p.states[outer] & SCALED
-    cdef Py_ssize_t width
-    cdef Py_ssize_t at = first
-    while at < last:
-        width = min(<Py_ssize_t>LANES, last - at)
-        if cold or width < LANES:
-            apply_strip(x + at, y + at, parameters + at, lanes, rows, width, affine, True)
-        elif affine:
-            apply_strip(x + at, y + at, parameters + at, lanes, rows, LANES, True, False)
+    # n lanes of some rows
+    cdef Py_ssize_t r, at
+    if n == NARROW and not cold:
+        apply_narrow(x, y, parameters, lanes, rows)
+        return
+    for r in range(rows):
+        at = r * lanes
+        if cold:
+            apply_row(x + at, y + at, parameters, lanes, n, True)
+        elif x == y:
+            # written so, the compiler sees that each element depends on itself only
+            apply_row(y + at, y + at, parameters, lanes, n, False)
         else:
-            apply_strip(x + at, y + at, parameters + at, lanes, rows, LANES, False, False)
-        at += LANES
+            apply_row(x + at, y + at, parameters, lanes, n, False)
 
 
 cdef inline void apply_span(Forward* p, Span* span, const floating* x, floating* y) noexcept nogil:
     cdef Layout* layout = &p.layout
-    cdef Py_ssize_t base = span.outer * layout.size
-    cdef Py_ssize_t at
-    cdef Py_ssize_t row = span.first_row
-    while row < span.last_row:
-        at = base + row * layout.lanes
-        apply_lanes(
-            p, span.outer, x + at, y + at, min(<Py_ssize_t>FLUSH, span.last_row - row), span.first_lane,
-            span.last_lane)
-        row += FLUSH
-    if span.last_rest > span.first_lane:
-        at = base + layout.rows * layout.lanes
-        apply_lanes(p, span.outer, x + at, y + at, 1, span.first_lane, span.last_rest)
+    cdef Py_ssize_t lanes = layout.lanes
+    cdef Py_ssize_t first = span.first_lane
+    cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * lanes + first
+    cdef bint cold = p.states[span.unit] & SCALED
+    cdef Py_ssize_t base = span.outer * layout.size + first
+    cdef Py_ssize_t at = base + span.first_row * lanes
+    apply_rows(x + at, y + at, parameters, lanes, span.last_row - span.first_row, span.last_lane - first, cold)
+    if span.last_rest > first:
+        at = base + layout.rows * lanes
+        apply_rows(x + at, y + at, parameters, lanes, 1, span.last_rest - first, cold)
 
 
-# ---- tasks: each step of one outer index or one span of it -----------------------------------------------------------
+# ---- tasks: each step of one unit or of one block of it --------------------------------------------------------------
 
-cdef void estimate_task(void* arguments, Py_ssize_t outer) noexcept nogil:
+cdef void start_task(void* arguments, Py_ssize_t number) noexcept nogil:
     cdef Forward* p = <Forward*>arguments
-    cdef Py_ssize_t at = outer * PARAMETERS * p.layout.lanes
-    cdef Py_ssize_t base = outer * p.layout.size
+    cdef Unit unit = unit_of(&p.layout, &p.view, number)
+    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.lanes
+    cdef Py_ssize_t base = unit.outer * p.layout.size
     cdef const unsigned char* mask = p.mask + base if p.mask != NULL else NULL
-    cdef double* scratch = p.scratch + outer * 2 * p.layout.columns
-    p.states[outer] = UNDECIDED
+    p.states[number] = UNDECIDED
     if p.double_precision:
-        estimate_shifts(
-            p, <const double*>p.x + base, mask, 0, p.view.groups, 1, <double*>p.parameters + at, scratch,
-            scratch + p.layout.columns)
+        start_unit(p, &unit, <const double*>p.x + base, mask, <double*>p.parameters + at)
     else:
-        estimate_shifts(
-            p, <const float*>p.x + base, mask, 0, p.view.groups, 1, <float*>p.parameters + at, scratch,
-            scratch + p.layout.columns)
+        start_unit(p, &unit, <const float*>p.x + base, mask, <float*>p.parameters + at)
 
 
 cdef void sum_task(void* arguments, Py_ssize_t task) noexcept nogil:
     cdef Forward* p = <Forward*>arguments
     cdef Span span = span_of(&p.layout, task)
-    if not p.states[span.outer] & UNDECIDED:
+    if not p.states[span.unit] & UNDECIDED:
         return
     if p.double_precision:
         sum_span(p, &span, <const double*>p.x)
@@ -384,75 +376,79 @@ cdef void sum_task(void* arguments, Py_ssize_t task) noexcept nogil:
         sum_span(p, &span, <const float*>p.x)
 
 
-cdef void close_task(void* arguments, Py_ssize_t outer) noexcept nogil:
+cdef void close_task(void* arguments, Py_ssize_t number) noexcept nogil:
     cdef Forward* p = <Forward*>arguments
-    cdef Py_ssize_t at = outer * PARAMETERS * p.layout.lanes
-    cdef Py_ssize_t base = outer * p.layout.size
-    cdef double* scratch = p.scratch + outer * 2 * p.layout.columns
-    if not p.states[outer] & UNDECIDED:
+    cdef Unit unit = unit_of(&p.layout, &p.view, number)
+    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.lanes
+    cdef Py_ssize_t base = unit.outer * p.layout.size
+    cdef const unsigned char* mask = p.mask + base if p.mask != NULL else NULL
+    if not p.states[number] & UNDECIDED:
         return
     if p.double_precision:
-        p.states[outer] = close_outer(p, outer, <const double*>p.x + base, <double*>p.parameters + at, scratch)
+        p.states[number] = close_unit(p, &unit, <const double*>p.x + base, mask, <double*>p.parameters + at)
     else:
-        p.states[outer] = close_outer(p, outer, <const float*>p.x + base, <float*>p.parameters + at, scratch)
+        p.states[number] = close_unit(p, &unit, <const float*>p.x + base, mask, <float*>p.parameters + at)
 
 
-cdef void prepare_task(void* arguments, Py_ssize_t outer) noexcept nogil:
+cdef void prepare_task(void* arguments, Py_ssize_t number) noexcept nogil:
     cdef Forward* p = <Forward*>arguments
-    cdef Py_ssize_t at = outer * PARAMETERS * p.layout.lanes
+    cdef Unit unit = unit_of(&p.layout, &p.view, number)
+    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.lanes
     if p.double_precision:
-        p.states[outer] = prepare(p, outer, <double*>p.parameters + at)
+        p.states[number] = prepare(p, &unit, <double*>p.parameters + at)
     else:
-        p.states[outer] = prepare(p, outer, <float*>p.parameters + at)
+        p.states[number] = prepare(p, &unit, <float*>p.parameters + at)
 
 
 cdef void apply_task(void* arguments, Py_ssize_t task) noexcept nogil:
     cdef Forward* p = <Forward*>arguments
-    cdef Span span = span_of(&p.layout, task)
+    cdef Py_ssize_t tasks = p.layout.outer * p.layout.panels * p.layout.blocks
+    # from the last block on: the caches hold it
+    cdef Span span = span_of(&p.layout, tasks - 1 - task)
     if p.double_precision:
         apply_span(p, &span, <const double*>p.x, <double*>p.y)
     else:
         apply_span(p, &span, <const float*>p.x, <float*>p.y)
 
 
-cdef void outer_task(void* arguments, Py_ssize_t outer) noexcept nogil:
-    # all steps of one outer index
+cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
+    # all steps of one unit
     cdef Forward* p = <Forward*>arguments
-    cdef Py_ssize_t spans = p.layout.blocks * p.layout.panels
+    cdef Py_ssize_t blocks = p.layout.blocks
+    cdef Py_ssize_t units = p.layout.outer * p.layout.panels
     cdef Py_ssize_t task, _attempt
     if not p.given:
-        estimate_task(p, outer)
+        start_task(p, number)
         for _attempt in range(ATTEMPTS):
-            for task in range(outer * spans, (outer + 1) * spans):
+            for task in range(number * blocks, (number + 1) * blocks):
                 sum_task(p, task)
-            close_task(p, outer)
-    prepare_task(p, outer)
-    for task in range(outer * spans, (outer + 1) * spans):
+            close_task(p, number)
+    prepare_task(p, number)
+    for task in range((units - 1 - number) * blocks, (units - number) * blocks):
         apply_task(p, task)
 
 
 cdef void run_forward(Forward* p) noexcept nogil:
-    cdef Py_ssize_t outer = p.layout.outer
-    cdef Py_ssize_t spans = outer * p.layout.blocks * p.layout.panels
+    cdef Py_ssize_t units = p.layout.outer * p.layout.panels
     cdef Py_ssize_t _attempt
-    cdef double half = 1.0 * outer * p.layout.size * (8 if p.double_precision else 4)
-    if outer >= 2 * team_size(outer, 2 * half) or spans == outer:
-        parallel_for(outer_task, p, outer, 2 * half)
+    cdef double half = 1.0 * p.layout.outer * p.layout.size * (8 if p.double_precision else 4)
+    if units >= 2 * team_size(units, 2 * half) or p.layout.blocks == 1:
+        parallel_for(unit_task, p, units, 2 * half)
         return
     if not p.given:
-        parallel_for(estimate_task, p, outer, 0)
+        parallel_for(start_task, p, units, 0)
         for _attempt in range(ATTEMPTS):
-            if undecided(p):
-                parallel_for(sum_task, p, spans, half)
-                parallel_for(close_task, p, outer, 0)
-    parallel_for(prepare_task, p, outer, 0)
-    parallel_for(apply_task, p, spans, 2 * half)
+            if undecided(p, units):
+                parallel_for(sum_task, p, units * p.layout.blocks, half)
+                parallel_for(close_task, p, units, 0)
+    parallel_for(prepare_task, p, units, 0)
+    parallel_for(apply_task, p, units * p.layout.blocks, 2 * half)
 
 
-cdef inline bint undecided(Forward* p) noexcept nogil:
-    cdef Py_ssize_t outer
-    for outer in range(p.layout.outer):
-        if p.states[outer] & UNDECIDED:
+cdef inline bint undecided(Forward* p, Py_ssize_t units) noexcept nogil:
+    cdef Py_ssize_t number
+    for number in range(units):
+        if p.states[number] & UNDECIDED:
             return True
     return False
 
@@ -474,6 +470,7 @@ def columns_forward(
     cdef Forward p
     cdef cnp.npy_intp shape[2]
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(x)
+    cdef Py_ssize_t kinds
     p.view.outer, p.view.reduced, p.view.groups, p.view.inner = view
     shape[0] = p.view.outer * p.view.groups
     if out is None:
@@ -500,11 +497,11 @@ def columns_forward(
     p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
     p.groups = <Group*>data_of(groups)
     p.population = <Population*>data_of(populations)
-    p.sums = <double*>malloc(p.layout.outer * p.layout.blocks * SUMS * p.layout.lanes * sizeof(double))
-    p.scratch = <double*>malloc(p.layout.outer * 2 * p.layout.columns * sizeof(double))
+    kinds = SUMS if p.double_precision else FIRST_LOW
+    p.sums = <double*>malloc(p.layout.outer * p.layout.blocks * kinds * p.layout.lanes * sizeof(double))
     p.parameters = malloc(p.layout.outer * PARAMETERS * p.layout.lanes * itemsize)
-    p.states = <unsigned char*>malloc(p.layout.outer)
-    if p.sums == NULL or p.scratch == NULL or p.parameters == NULL or p.states == NULL:
+    p.states = <unsigned char*>malloc(p.layout.outer * p.layout.panels)
+    if p.sums == NULL or p.parameters == NULL or p.states == NULL:
         free_scratch(&p)
         raise MemoryError("no memory for the partial sums of a norm")
     with nogil:
@@ -515,6 +512,5 @@ def columns_forward(
 
 cdef void free_scratch(Forward* p) noexcept nogil:
     free(p.sums)
-    free(p.scratch)
     free(p.parameters)
     free(p.states)
