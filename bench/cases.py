@@ -183,7 +183,8 @@ def _functions() -> list[Case]:
             both_ways("dropout", shape, source, "dropout", (2, 2), p=p)
     both_ways("gaussian_dropout", (512, 3072), "BERT-base, feed-forward", "dropout", (2, 2), p=0.1)
     both_ways("alpha_dropout", (512, 3072), "self-normalising net", "dropout", (2, 2), p=0.1)
-    both_ways("gaussian_noise", (512, 3072), "BERT-base, feed-forward", "dropout", (2, 2), sigma=0.1)
+    # Its gradient is dy itself: nothing moves.
+    both_ways("gaussian_noise", (512, 3072), "BERT-base, feed-forward", "dropout", (2, 0), sigma=0.1)
     both_ways("drop_path", (64, 197, 192), "ViT-Ti, 64 images", "dropout", (2, 2), p=0.2)
     table.append(Case("dropout_mask", (512, 3072), "BERT-base, feed-forward", 0.25, "dropout", {"p": 0.1}))
     return table

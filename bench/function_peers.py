@@ -134,8 +134,10 @@ def _torch_parameters(case: Case) -> Run | None:
 def _torch_init(case: Case) -> Run | None:
     import torch
 
-    fill = getattr(torch.nn.init, case.operation.removeprefix("init.") + "_", None)
-    return None if fill is None else lambda: fill(torch.empty(case.shape))
+    name = case.operation.removeprefix("init.")
+    fill = getattr(torch.nn.init, f"{name}_", None)
+    arguments = (0.5,) if name == "constant" else ()
+    return None if fill is None else lambda: fill(torch.empty(case.shape), *arguments)
 
 
 def torch_compile(case: Case) -> Run | None:

@@ -4,8 +4,9 @@
     python bench/peers.py layer_norm --peers torch    quicker: nothing to compile
     python bench/peers.py norm --json out.json
 
-Times are medians of short interleaved rounds. "/best" is how many times longer the best peer takes than fastnn,
-"/copy" how many times longer fastnn takes than copying the bytes that must move; both end in geometric means.
+Times are the lower quartiles of short interleaved rounds, for all alike. "/best" is how many times longer the best
+peer takes than fastnn, "/copy" how many times longer fastnn takes than copying the bytes that must move; both end in
+geometric means.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def main() -> int:
     from cases import CASES
     from copying import copier
     from subjects import is_norm, subject
-    from timing import interleaved, medians
+    from timing import interleaved, lower_quartile
 
     names = [p for p in chosen.peers.split(",") if p and importlib.util.find_spec(LIBRARY[p])]
     fastnn.set_num_threads(threads)
@@ -68,7 +69,9 @@ def main() -> int:
     print(f"{threads} threads, {fastnn._kernels.ISA}, freed memory {kept}; microseconds")
     head = f"{'case':58}{'MB':>8}{'fastnn':>10}" + "".join(f"{n:>10}" for n in names)
     print(head + f"{'copy':>10}{'/best':>8}{'/copy':>8}", flush=True)
-    rows = []
+    about = {"threads": threads, "isa": fastnn._kernels.ISA, "memory kept": chosen.keep_memory}
+    about |= environment.machine([LIBRARY[name] for name in names])
+    rows: list[dict[str, Any]] = []
     for case in cases:
         run, verify = subject(case)
         if not chosen.no_check:
@@ -83,26 +86,28 @@ def main() -> int:
                 contenders[name] = peer
                 peers.agree(name, case, peer(), run())
         times = interleaved(contenders, 3 if case.operation == "import" else chosen.rounds)  # seconds for each import
-        median = medians(times)
-        copy = min((median[name] for name in ("copy", "copy, one thread") if name in median), default=math.nan)
-        best = min((median[n] for n in names if n in median), default=math.nan) / median["fastnn"]
-        row = f"{case.name:58}{case.bytes / 1e6:8.2f}{median['fastnn'] * 1e6:10.1f}"
-        row += "".join(f"{median[n] * 1e6:10.1f}" if n in median else f"{'–':>10}" for n in names)
-        limited = f"{median['fastnn'] / copy:8.2f}" if case.family not in COMPUTE_BOUND else f"{'–':>8}"
+        time = {name: lower_quartile(values) for name, values in times.items()}
+        copy = min((time[name] for name in ("copy", "copy, one thread") if name in time), default=math.nan)
+        best = min((time[n] for n in names if n in time), default=math.nan) / time["fastnn"]
+        row = f"{case.name:58}{case.bytes / 1e6:8.2f}{time['fastnn'] * 1e6:10.1f}"
+        row += "".join(f"{time[n] * 1e6:10.1f}" if n in time else f"{'–':>10}" for n in names)
+        limited = f"{time['fastnn'] / copy:8.2f}" if case.family not in COMPUTE_BOUND else f"{'–':>8}"
         print(row + f"{copy * 1e6:10.1f}{best:8.2f}{limited}", flush=True)
-        rows.append({"case": case, "best": best, "copy": median["fastnn"] / copy, "times": times})
+        rows.append({"case": case, "best": best, "copy": time["fastnn"] / copy, "times": times})
+        if chosen.json:  # after each case: a long run that is stopped leaves what it has
+            write(chosen.json, about, rows)
     for family in dict.fromkeys(row["case"].family for row in rows):
         print(summary(family, [row for row in rows if row["case"].family == family]))
-    if chosen.json:
-        about = {"threads": threads, "isa": fastnn._kernels.ISA, "memory kept": chosen.keep_memory}
-        about |= environment.machine([LIBRARY[name] for name in names])
-        cases_out = [
-            {"name": r["case"].name, "family": r["case"].family, "source": r["case"].source, "bytes": r["case"].bytes}
-            | {"large": r["case"].large, "times": r["times"]}
-            for r in rows
-        ]
-        chosen.json.write_text(json.dumps({"about": about, "cases": cases_out}, indent=1))
     return 0
+
+
+def write(path: Path, about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    cases = [
+        {"name": r["case"].name, "family": r["case"].family, "source": r["case"].source, "bytes": r["case"].bytes}
+        | {"large": r["case"].large, "times": r["times"]}
+        for r in rows
+    ]
+    path.write_text(json.dumps({"about": about, "cases": cases}, indent=1, ensure_ascii=False))
 
 
 def summary(family: str, rows: list[dict[str, Any]]) -> str:

@@ -6,16 +6,20 @@
 
 For each family: how many times longer the best peer takes (geometric mean, least, greatest) and how many times longer
 fastnn takes than copying the bytes that must move; then every case. Several files are joined, so that a long run can be
-done in parts: a case that several hold comes from the last.
+done in parts, and parts of it again at a quieter time: the rounds of a case that several hold are put together.
 """
 
 import argparse
 import json
 import math
 import sys
+import textwrap
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from timing import lower_quartile
 
 PEERS = {"torch": "PyTorch", "compile": "torch.compile", "jax": "JAX jit"}
 COPIES = ("copy", "copy, one thread")
@@ -35,7 +39,7 @@ SHOWN = [
 
 
 class Row(NamedTuple):
-    """One case: medians in seconds and the two ratios; NaN where there is no peer or no copy."""
+    """One case: times in seconds and the two ratios; NaN where there is no peer or no copy."""
 
     name: str
     family: str
@@ -82,14 +86,18 @@ def load(paths: list[Path]) -> dict[str, Any]:
         for key in ("threads", "isa", "memory kept", "processor"):
             if part["about"][key] != about[key]:
                 raise SystemExit(f"the files differ in {key}: {part['about'][key]} and {about[key]}")
-    cases = {case["name"]: case for part in parts for case in part["cases"]}
-    return {"about": about, "cases": list(cases.values())}
+    joined: dict[str, Any] = {}
+    for case in (case for part in parts for case in part["cases"]):
+        known = joined.setdefault(case["name"], case | {"times": {}})
+        for name, values in case["times"].items():
+            known["times"][name] = known["times"].get(name, []) + values
+    return {"about": about, "cases": list(joined.values())}
 
 
 def compact(data: dict[str, Any]) -> dict[str, Any]:
-    """Medians alone, with four digits: what is kept beside the sources."""
+    """One time for each contender, with four digits: what is kept beside the sources."""
     cases = [
-        case | {"times": {name: [float(f"{median(values):.4g}")] for name, values in case["times"].items()}}
+        case | {"times": {name: [float(f"{lower_quartile(values):.4g}")] for name, values in case["times"].items()}}
         for case in data["cases"]
     ]
     return {"about": data["about"], "cases": cases}
@@ -98,7 +106,7 @@ def compact(data: dict[str, Any]) -> dict[str, Any]:
 def rows_of(data: dict[str, Any]) -> list[Row]:
     rows = []
     for case in data["cases"]:
-        times = {name: median(values) for name, values in case["times"].items()}
+        times = {name: lower_quartile(values) for name, values in case["times"].items()}
         ours, copy = times["fastnn"], min((times[name] for name in COPIES if name in times), default=math.nan)
         peers = {name: times[name] for name in PEERS if name in times}
         best = min(peers.values(), default=math.nan) / ours
@@ -131,11 +139,12 @@ def origin(data: dict[str, Any]) -> str:
     memory = "kept by malloc" if about["memory kept"] else "given back by malloc as usual; fastnn keeps two blocks"
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     sizes = ", ".join(f"{name} {size:.1f} MB" for name, size in about["megabytes"].items())
-    return (
-        f"{about['threads']} threads, {about['isa']}, {about['processor']}, {about['date']}"
-        f"{'; ' if versions else ''}{versions}. Fresh outputs, freed memory\n{memory}. Medians of short rounds in one "
-        f"process, contenders in turns. Installed: {sizes}."
+    text = (
+        f"{about['threads']} threads, {about['isa']}, {about['processor']}, {about['date']}{'; ' if versions else ''}"
+        f"{versions}. Short rounds in one process, contenders in turns, lower quartiles. Fresh outputs; freed memory "
+        f"{memory}. On disk: {sizes}.{' ' * ('note' in about)}{about.get('note', '')}"
     )
+    return textwrap.fill(text, 120, break_on_hyphens=False)
 
 
 def summary(rows: list[Row]) -> list[str]:
@@ -249,8 +258,11 @@ def main() -> int:
     parser.add_argument("results", type=Path, nargs="+", help="what peers.py --json or make bench wrote")
     parser.add_argument("--out", type=Path, default=Path("report"), help="without suffix (report)")
     parser.add_argument("--readme", action="store_true", help="write bench/results and the README's figures")
+    parser.add_argument("--note", help="a sentence to stand with the figures, such as how quiet the machine was")
     chosen = parser.parse_args()
     data = load(chosen.results)
+    if chosen.note:
+        data["about"]["note"] = chosen.note
     out = chosen.out
     if chosen.readme:
         RESULTS.mkdir(exist_ok=True)

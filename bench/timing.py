@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from statistics import median
+
+from passes import rank
 
 Run = Callable[[], object]
 
@@ -48,8 +49,9 @@ def interleaved(contenders: dict[str, Run], rounds: int = 9) -> dict[str, list[f
     return times
 
 
-def medians(times: dict[str, list[float]]) -> dict[str, float]:
-    return {name: median(values) for name, values in times.items()}
+def lower_quartile(values: list[float]) -> float:
+    """What counts of several rounds: others only ever slow down, on a shared machine for more than half of the time."""
+    return sorted(values)[rank(len(values))]
 
 
 def slowed(run: Run, factor: float) -> Run:

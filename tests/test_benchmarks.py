@@ -17,7 +17,7 @@ sys.path.insert(0, str(BENCH))
 from cases import CASES  # noqa: E402
 from compare import compare, regressions  # noqa: E402
 from passes import merged, uncertainty  # noqa: E402
-from report import load, markdown, picture, rows_of  # noqa: E402
+from report import figures, insert, load, markdown, picture, rows_of  # noqa: E402
 
 # Public names without a case: what only holds, sets or names something, and text. All else needs one.
 WITHOUT_A_CASE = {
@@ -134,7 +134,7 @@ def test_passes_that_differ_are_no_regression():
 class TestReport:
     def case(self, name, family, large, **times):
         times = {"fastnn": 2e-6, "copy": 1e-6, "copy, one thread": 4e-6, **times}
-        lists = {key: [value, value, 9.0] for key, value in times.items()}  # the median leaves a disturbed round out
+        lists = {key: [9.0, value, 9.0, value, 9.0] for key, value in times.items()}  # most rounds were disturbed
         return {"name": name, "family": family, "source": "a net", "bytes": 2**20, "large": large, "times": lists}
 
     def data(self):
@@ -155,16 +155,25 @@ class TestReport:
 
     def test_a_run_in_parts(self, tmp_path):
         first, second = self.data(), self.data()
-        second["cases"] = [self.case("layer_norm-2", "norm", True, torch=10e-6), self.case("more", "norm", True)]
+        again = self.case("layer_norm-2", "norm", True, torch=10e-6, jax=9e-6)
+        second["cases"] = [again, self.case("more", "norm", True)]
         paths = [tmp_path / "first.json", tmp_path / "second.json"]
         for path, part in zip(paths, (first, second)):
             path.write_text(json.dumps(part))
         rows = {row.name: row for row in rows_of(load(paths))}
         assert list(rows) == ["layer_norm-1", "layer_norm-2", "alone", "more"]
-        assert rows["layer_norm-2"].best == pytest.approx(5.0)
+        assert rows["layer_norm-2"].peers == {"torch": 16e-6, "jax": 9e-6}
+        assert [len(case["times"]["torch"]) for case in load(paths)["cases"][:2]] == [5, 10]
         paths[0].write_text(json.dumps(first | {"about": first["about"] | {"threads": 1}}))
         with pytest.raises(SystemExit, match="threads"):
             load(paths)
+
+    def test_the_readme_shows_the_results_that_are_kept(self):
+        """Its figures are never edited by hand: `python bench/report.py … --readme` writes both."""
+        readme = (BENCH.parent / "README.md").read_text()
+        data = load([BENCH / "results" / "peers.json"])
+        assert insert(readme, figures(data)) == readme
+        assert (BENCH / "results" / "peers.md").read_text() == markdown(data)
 
     def test_picture(self, tmp_path):
         pytest.importorskip("matplotlib")
