@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import random
+from fastnn import _arrays, random
 from fastnn.init.gains import check_choice, finite
 
 Array = npt.NDArray[Any]
@@ -153,7 +153,7 @@ def constant(shape: Shape, val: float, *, dtype: npt.DTypeLike = np.float32) -> 
     >>> init.constant(2, 0.5)
     array([0.5, 0.5], dtype=float32)
     """
-    return np.full(shape, val, real_type(dtype))
+    return np.full(shape, _arrays.number(val, "val"), real_type(dtype))
 
 
 def zeros(shape: Shape, *, dtype: npt.DTypeLike = np.float32) -> Array:

@@ -60,7 +60,8 @@ def variance_scaling(
     """
     check_choice(mode, "mode", ("fan_in", "fan_out", "fan_avg"))
     check_choice(distribution, "distribution", ("normal", "uniform"))
-    if finite(scale, "scale") < 0:
+    scale = finite(scale, "scale")
+    if scale < 0:
         raise ValueError(f"scale must be at least 0, got {scale}")
     fan_in, fan_out = fans(shape, layout, groups)
     n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
