@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What the compiled parts are made from: a change here rebuilds them (the install is editable: Python files are live).
 SOURCES := pyproject.toml setup.py $(wildcard src/fastnn/_kernels/*.pyx src/fastnn/_kernels/*.pxd)
 
-.PHONY: demo test bench bench-check bench-peers docs lint clean
+.PHONY: demo test bench bench-check bench-peers docs lint fuzz sanitize qemu sdist clean
 
 demo: $(VENV)/.built $(VENV)/.extra-demo
 	$(BIN)/python -m fastnn train --out runs/demo --force $(DEMO_OPTIONS)
@@ -49,6 +49,40 @@ $(VENV)/.extra-%: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")' $* > $@.txt
 	$(PIP) -r $@.txt
 	touch $@
+
+fuzz: $(VENV)/.built $(VENV)/.extra-test
+	$(BIN)/python tests/fuzzing.py --calls $(or $(CALLS),1000000) --seed $(or $(SEED),0)
+
+# The tests of kernels and arguments on builds that check every access and every undefined operation. Leaks are not
+# looked for: an interpreter frees little at its end. Tests that start other programs or count modules are left out.
+CHECKED := $(addprefix tests/test_,activation bounds conv dropout elementwise_loss errors faults fuzzing gradients layers \
+	layouts linear loss norm norm_bits norm_errors norm_exact norm_layers optim pool random softmax train)
+sanitize: $(VENV)/.built $(VENV)/.extra-test
+	$(PIP) "setuptools>=77" "cython>=3.1" "numpy>=2.0"
+	FASTNN_SANITIZE=address,undefined $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib \
+	$(BIN)/python -m pytest -m "not peers and not large" $(or $(SANITIZE_OPTIONS),$(CHECKED:=.py))
+
+# The older builds on processors as old (needs qemu-user; NumPy's BLAS must not be told of another processor). Left out is
+# cross-entropy: QEMU 7.2 seems to read what an AVX2 load masks out, there from no address at all; real processors do not.
+OLD := $(addprefix tests/test_,activation conv dropout elementwise_loss linear norm norm_bits pool random softmax)
+qemu: $(VENV)/.built $(VENV)/.extra-test
+	for cpu in Nehalem Haswell; do \
+	env -u OPENBLAS_CORETYPE -u FASTNN_ISA qemu-x86_64 -cpu $$cpu $(BIN)/python -c "from fastnn import _kernels as k; print('$$cpu', k.ISA)" && \
+	env -u OPENBLAS_CORETYPE -u FASTNN_ISA qemu-x86_64 -cpu $$cpu $(BIN)/python -m pytest -m "not peers and not large" \
+	-p no:cacheprovider $(or $(QEMU_OPTIONS),$(OLD:=.py)) || exit 1; done
+
+# What a user gets who has only the sdist: it is built and installed in an environment of its own, then used.
+sdist: $(VENV)/bin/python
+	$(PIP) build
+	$(BIN)/python -m build --quiet --sdist --outdir build/sdist
+	rm -rf build/clean && $(PYTHON) -m venv build/clean
+	FASTNN_OPENMP=0 FASTNN_BUILD_ISA=$(or $(SDIST_ISA),generic) build/clean/bin/python -m pip install --quiet \
+	--disable-pip-version-check --no-binary fastnn build/sdist/fastnn-*.tar.gz
+	cd build/clean && bin/python -I -c "import numpy as np, fastnn, fastnn.functional as F; \
+	y = F.layer_norm(np.arange(6.0).reshape(2, 3), 3); assert abs(y[0, 0] + y[0, 2]) < 1e-12, y; \
+	assert not fastnn._kernels.has_openmp() and fastnn.get_num_threads() == 1; fastnn.show_config()"
 
 clean:
 	rm -rf build dist runs docs/_build docs/gallery docs/api/generated src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

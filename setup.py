@@ -1,7 +1,8 @@
 """Build of the compiled parts: the extension table × the ISA table. All metadata is in pyproject.toml.
 
 Environment: ``FASTNN_DEBUG=1`` builds with bounds checks and without optimisation; ``FASTNN_OPENMP=0`` builds
-without OpenMP; ``FASTNN_BUILD_ISA=x86_64_v3,...`` builds only those levels (default: all of this machine's family).
+without OpenMP; ``FASTNN_BUILD_ISA=x86_64_v3,...`` builds only those levels (default: all of this machine's family);
+``FASTNN_SANITIZE=address,undefined`` builds with the compiler's sanitizers (see ``make sanitize``).
 """
 
 import copy
@@ -20,6 +21,7 @@ from setuptools.command.build_ext import build_ext
 
 KERNELS = Path("src/fastnn/_kernels")
 DEBUG = os.environ.get("FASTNN_DEBUG") == "1"
+SANITIZE = os.environ.get("FASTNN_SANITIZE")
 
 # Level → compiler flags. One C file per .pyx serves every level: the module's init symbol depends only on the last
 # part of its name. prefetchw, which the levels do not name, is a no-operation where a CPU lacks it. `generic` is
@@ -40,9 +42,10 @@ FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibi
 # array, and what is computed into it, out of the registers.
 FLAGS += ["-fno-tree-loop-distribute-patterns"]
 # Release builds carry no debug information, which the interpreter's own flags ask for: it is most of a wheel.
-FLAGS += ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
-
-STRIP = ["-Wl,--strip-all"] if sys.platform == "linux" and not DEBUG else []
+FLAGS += ["-O1", "-g"] if DEBUG or SANITIZE else ["-O3", "-g0"]
+STRIP = ["-Wl,--strip-all"] if sys.platform == "linux" and not (DEBUG or SANITIZE) else []
+# A finding ends the process, so that no run can pass over it.
+CHECKS = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"] if SANITIZE else []
 
 DIRECTIVES = {
     "language_level": 3,
@@ -80,8 +83,8 @@ def extension(name: str, source: str, flags: list[str], openmp: list[str]) -> Ex
         [source],
         include_dirs=[numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-        extra_compile_args=FLAGS + flags + openmp,
-        extra_link_args=openmp + STRIP,
+        extra_compile_args=FLAGS + CHECKS + flags + openmp,
+        extra_link_args=openmp + STRIP + CHECKS,
         libraries=["m"],
     )
 
@@ -92,7 +95,7 @@ def extensions() -> list[Extension]:
     generated = cythonize(
         [Extension(f"fastnn._kernels.{name}", [path]) for name, path in sources.items()],
         include_path=["src"],
-        build_dir="build/cython",
+        build_dir="build/cython-debug" if DEBUG else "build/cython",  # the C differs: bounds checks
         compiler_directives=DIRECTIVES,
         nthreads=os.cpu_count() or 1,
     )
