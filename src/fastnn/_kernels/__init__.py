@@ -16,6 +16,7 @@ _short_spin = not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
 if _short_spin:
     os.environ["GOMP_SPINCOUNT"] = "1000"
 try:
+    from fastnn._kernels._plan import CallStep, Executor, Finisher, Plan, Step
     from fastnn._kernels._runtime import cpu_level, get_thread_limit, has_openmp, seal_threads, set_thread_limit
     from fastnn._kernels._streams import StreamCounter
     from fastnn._kernels._tensors import TensorTable
@@ -28,11 +29,13 @@ LEVELS = {"x86_64_v4": 4, "x86_64_v3": 3, "x86_64_v2": 2, "generic": 0}
 MODULES: tuple[str, ...] = (
     "accumulate",
     "activation",
+    "channel_step",
     "columns_backward",
     "columns_forward",
     "convolution",
     "dropout",
     "elementwise_loss",
+    "linear_step",
     "loss",
     "noise",
     "norm_running",

@@ -1,6 +1,7 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
@@ -57,6 +58,112 @@ def project_rows(table: TensorTable, bound: float) -> None: ...
 def zero_gradients(table: TensorTable) -> None: ...
 def accumulator_add(table: TensorTable, weight: float, before: float) -> None: ...
 def accumulator_finish(table: TensorTable, weight: float) -> tuple[float, float]: ...
+
+# Plans: _plan.pyx, and the steps that the kernels' modules make.
+class Step: ...
+class Finisher: ...
+
+class CallStep(Step):
+    def __init__(
+        self,
+        function: Callable[[Array, Array | None, Array], object],
+        dtype: np.dtype[Any],
+        x_shape: tuple[int, ...],
+        y_shape: tuple[int, ...],
+    ) -> None: ...
+
+class Plan:
+    def __init__(
+        self,
+        dtype: np.dtype[Any],
+        x_shape: tuple[int, ...],
+        y_shape: tuple[int, ...],
+        steps: list[tuple[Step, int, int, int]],
+        slots: list[int],
+        work: float,
+        granule: int,
+        chunk: int,
+        python: bool,
+    ) -> None: ...
+
+class Executor:
+    def __call__(self, x: Any, *, out: Array | None = None) -> Array: ...
+    def _run(self, x: Array, choose: Callable[[tuple[int, ...]], Array | None]) -> Array: ...
+
+class ActivationFinisher(Finisher):
+    def __init__(self, kind: int, p: float, q: float, double_precision: bool) -> None: ...
+
+class ElementwiseStep(Step):
+    def __init__(self, size: int, finisher: Finisher | None, double_precision: bool) -> None: ...
+
+class LinearStep(Step):
+    def __init__(self, packed: tuple[Any, ...], n: int, rows: int, finisher: Finisher | None) -> None: ...
+
+class ConvolutionStep(Step):
+    def __init__(
+        self,
+        packed: Array,
+        bias: Array | None,
+        rows: int,
+        groups: int,
+        channels: int,
+        x_at: tuple[int, ...],
+        x_sizes: tuple[int, ...],
+        steps: tuple[int, ...],
+        starts: Array,
+        form: tuple[int, ...],
+        images: int,
+        taps: Array,
+        out_at: tuple[int, ...],
+        out_sizes: tuple[int, ...],
+        finisher: Finisher | None,
+    ) -> None: ...
+
+class NormStep(Step):
+    def __init__(
+        self,
+        groups: int,
+        n: int,
+        entries: int,
+        period: int,
+        weight: Array | None,
+        bias: Array | None,
+        eps: float,
+        centered: bool,
+        given: Array | None,
+        finisher: Finisher | None,
+        double_precision: bool,
+    ) -> None: ...
+
+class ChannelStep(Step):
+    def __init__(
+        self,
+        groups: Array,
+        weight: Array | None,
+        bias: Array | None,
+        outer: int,
+        finisher: Finisher | None,
+        double_precision: bool,
+    ) -> None: ...
+
+class PoolStep(Step):
+    def __init__(
+        self,
+        planes: int,
+        run: int,
+        h: tuple[int, ...],
+        w: tuple[int, ...],
+        maximum: bool,
+        count_padding: bool,
+        divisor: int,
+        double_precision: bool,
+    ) -> None: ...
+
+class SoftmaxStep(Step):
+    def __init__(self, rows: int, n: int, double_precision: bool) -> None: ...
+
+def linear_panels(weight: Array, bias: Array | None) -> tuple[Array, Array | None, Array]: ...
+def convolution_rows(weight: Array, groups: int) -> Array: ...
 
 # activation
 ACTIVATIONS: dict[str, int]

@@ -13,6 +13,7 @@ cimport numpy as cnp
 from cython cimport floating
 from libc.string cimport memcpy, memset
 
+from fastnn._kernels._plan cimport Finish, Finisher, Operands, Step, finish_of
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.elementary cimport (
     exponential, exponential_minus_one, gaussian, hyperbolic_tangent, log_one_plus, logistic, logistic_parts,
@@ -23,7 +24,7 @@ from fastnn._kernels.gate cimport like, regular, same_form, shifted
 
 cnp.import_array()
 
-__all__ = ["ACTIVATIONS", "activation_backward", "activation_forward"]
+__all__ = ["ACTIVATIONS", "ActivationFinisher", "ElementwiseStep", "activation_backward", "activation_forward"]
 
 cdef enum:
     CHUNK = 64
@@ -318,3 +319,76 @@ def activation_backward(int kind, object dy, object saved, double p=0, double q=
     if not (regular(saved) and same_form(<cnp.ndarray>saved, dy)):
         return None
     return run(<Kind>kind, <cnp.ndarray>dy, saved, None, p, q)
+
+
+# ---- in a plan -----------------------------------------------------------------------------------------------------
+
+cdef void apply_to(const Finish* f, void* values, Py_ssize_t n) noexcept nogil:
+    cdef Elementwise args
+    cdef Py_ssize_t block
+    args.kind, args.p, args.q, args.double_precision = <Kind>f.kind, f.p, f.q, f.double_precision
+    args.x, args.saved, args.out, args.n = values, NULL, values, n
+    for block in range((n + BLOCK - 1) // BLOCK):
+        block_task(&args, block)
+
+
+cdef class ActivationFinisher(Finisher):
+    """An activation that other steps apply to their results."""
+
+    def __cinit__(self, int kind, double p, double q, bint double_precision):
+        self.finish.apply = apply_to
+        self.finish.kind, self.finish.p, self.finish.q, self.finish.double_precision = kind, p, q, double_precision
+
+
+cdef struct Sum:
+    Py_ssize_t size         # elements of one sample
+    Finish finish
+    bint double_precision
+
+
+cdef struct SumRun:
+    const Sum* sum
+    const void* x           # IN   (n)
+    const void* residual    # IN   (n) or NULL
+    void* y                 # OUT  (n)
+    Py_ssize_t n
+
+
+cdef inline void add_block(SumRun* r, Py_ssize_t block, floating example) noexcept nogil:
+    cdef const floating* x = <const floating*>r.x
+    cdef const floating* residual = <const floating*>r.residual
+    cdef floating* y = <floating*>r.y
+    cdef Py_ssize_t first = block * BLOCK
+    cdef Py_ssize_t end = min(r.n, first + BLOCK)
+    cdef Py_ssize_t i
+    if residual == NULL:
+        memcpy(y + first, x + first, (end - first) * sizeof(floating))
+    else:
+        for i in range(first, end):
+            y[i] = x[i] + residual[i]
+    if r.sum.finish.apply != NULL:
+        r.sum.finish.apply(&r.sum.finish, y + first, end - first)
+
+
+cdef void add_task(void* arguments, Py_ssize_t block) noexcept nogil:
+    cdef SumRun* r = <SumRun*>arguments
+    if r.sum.double_precision:
+        add_block(r, block, <double>0)
+    else:
+        add_block(r, block, <float>0)
+
+
+cdef void run_sum(const void* settings, Operands* o) noexcept nogil:
+    cdef SumRun r
+    r.sum = <const Sum*>settings
+    r.x, r.residual, r.y, r.n = o.x, o.residual, o.y, o.samples * r.sum.size
+    o.each(add_task, &r, (r.n + BLOCK - 1) // BLOCK, r.n * (24.0 if r.sum.double_precision else 12.0))
+
+
+cdef class ElementwiseStep(Step):
+    """activation(x + residual), either of which may be absent; `size` elements of each sample."""
+    cdef Sum sum
+
+    def __cinit__(self, Py_ssize_t size, object finisher, bint double_precision):
+        self.sum.size, self.sum.finish, self.sum.double_precision = size, finish_of(finisher), double_precision
+        self.run, self.settings = run_sum, &self.sum

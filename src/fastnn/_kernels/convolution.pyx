@@ -13,6 +13,7 @@ Design
       elements, then float64. Padding columns of dy are zero.
   (E) Several images share a plane (long runs); as many as make about a megabyte, so that the planes stay in cache.
       Copying and multiplying are separate parallel loops.
+  (F) In a plan, weights are packed once, and residual and activation are applied to a tile before it is stored.
 """
 
 cimport numpy as cnp
@@ -20,13 +21,16 @@ from cython cimport floating
 from libc.stdint cimport int32_t
 from libc.string cimport memset
 
+from fastnn._kernels._plan cimport Finish, Operands, Step, finish_of, loop
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.tiles cimport COLUMNS, ROWS, WIDTH, tile
 
 cnp.import_array()
 
-__all__ = ["PLANE_MARGIN", "PLANE_MULTIPLE", "shifted_products", "weight_gradient"]
+__all__ = [
+    "PLANE_MARGIN", "PLANE_MULTIPLE", "ConvolutionStep", "convolution_rows", "shifted_products", "weight_gradient",
+]
 
 cdef enum:
     MARGIN = 32     # zeros behind each plane: tiles read beyond its end
@@ -72,6 +76,8 @@ cdef struct Product:
     const void* bias            # (groups · rows) or NULL
     const Py_ssize_t* shifts    # (terms), then -1
     void* out
+    const void* residual        # IN   like out, is added to it; or NULL
+    Finish finish
     Strides at
     Py_ssize_t first            # image
     Py_ssize_t images
@@ -178,10 +184,10 @@ cdef void copy_task(void* arguments, Py_ssize_t task) noexcept nogil:
         copy_planes(p, task, <float>0)
 
 
-cdef void copy_all(Copy* p) noexcept nogil:
+cdef void copy_all(Copy* p, loop each) noexcept nogil:
     cdef Py_ssize_t tasks = (p.channels + p.together - 1) // p.together * p.phases
     cdef Py_ssize_t item = 8 if p.double_precision else 4
-    parallel_for(copy_task, p, tasks, 2.0 * p.channels * p.phases * p.plane * item)
+    each(copy_task, p, tasks, 2.0 * p.channels * p.phases * p.plane * item)
 
 
 # ---- result and gradient of the input ------------------------------------------------------------------------------
@@ -198,10 +204,21 @@ cdef inline void store_run(const floating* s, floating* d, Py_ssize_t n) noexcep
         n -= 16
 
 
-cdef inline void store_tile(
-    Product* p, const floating* values, Py_ssize_t q, Py_ssize_t n, Py_ssize_t row, Py_ssize_t rows,
+cdef inline void add_run(
+    floating* values, const floating* d, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t column, Py_ssize_t channel,
 ) noexcept nogil:
-    # the tile's results that are in the image; `row` is the first one's channel
+    cdef Py_ssize_t t, m
+    for m in range(rows):
+        for t in range(n):
+            values[m * COLUMNS + t] += d[m * channel + t * column]
+
+
+cdef inline void exchange_tile(
+    Product* p, floating* values, floating* images, Py_ssize_t q, Py_ssize_t n, Py_ssize_t row, Py_ssize_t rows,
+    bint add,
+) noexcept nogil:
+    # The tile's results that are in the image go into `images`, or if `add`, a constant where this is inlined, what
+    # is there is added to them. `row` is the first one's channel.
     cdef Py_ssize_t image = q // (p.height * p.width)
     cdef Py_ssize_t oh = q // p.width % p.height
     cdef Py_ssize_t ow = q % p.width
@@ -213,10 +230,11 @@ cdef inline void store_tile(
         if oh < p.sizes[0] and ow < p.sizes[1]:
             t = min(run, p.sizes[1] - ow)
             d = (
-                <floating*>p.out + (p.first + image) * p.at.image + row * p.at.channel + oh * p.at.row
-                + ow * p.at.column
+                images + (p.first + image) * p.at.image + row * p.at.channel + oh * p.at.row + ow * p.at.column
             )
-            if p.at.column == 1:
+            if add:
+                add_run(values + j, d, t, rows, p.at.column, p.at.channel)
+            elif p.at.column == 1:
                 for m in range(rows):
                     store_run(values + m * COLUMNS + j, d + m * p.at.channel, t)
             else:
@@ -254,6 +272,7 @@ cdef inline void product_block(Product* p, Py_ssize_t task, floating example) no
     cdef floating values[ROWS * COLUMNS + 16]
     cdef floating start[ROWS]
     cdef Py_ssize_t block, q, m, rows, row, n
+    memset(values, 0, sizeof(values))
     if floating is float:
         n = COLUMNS
     else:
@@ -266,7 +285,11 @@ cdef inline void product_block(Product* p, Py_ssize_t task, floating example) no
         q = first
         while q < end:
             tile(a, 1, ROWS, planes + q, p.shifts, start, values, n)
-            store_tile(p, values, q, min(n, end - q), row, rows)
+            if p.residual != NULL:
+                exchange_tile(p, values, <floating*>p.residual, q, min(n, end - q), row, rows, True)
+            if p.finish.apply != NULL:
+                p.finish.apply(&p.finish, values, ROWS * COLUMNS)
+            exchange_tile(p, values, <floating*>p.out, q, min(n, end - q), row, rows, False)
             q += n
         a += p.terms * ROWS
 
@@ -416,6 +439,10 @@ cdef inline void* aligned(void* start) noexcept nogil:
     return <void*>(((<size_t>start) + 63) & ~<size_t>63)
 
 
+cdef inline Py_ssize_t plane_of(const Copy* p, Py_ssize_t images) noexcept nogil:
+    return (images * p.height * p.width + MARGIN + LANES - 1) // LANES * LANES
+
+
 cdef Copy copy_of(
     cnp.ndarray x, tuple at, tuple sizes, tuple steps, cnp.ndarray starts, tuple form, Py_ssize_t images,
     Py_ssize_t channels,
@@ -433,7 +460,7 @@ cdef Copy copy_of(
     p.channels = channels
     p.together = TOGETHER if p.at.channel == 1 else 1
     p.height, p.width = form
-    p.plane = (images * p.height * p.width + MARGIN + LANES - 1) // LANES * LANES
+    p.plane = plane_of(&p, images)
     p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
     return p
 
@@ -452,6 +479,27 @@ cdef void pack(
                     a[m] = w[(b * ROWS + m) * row_stride + places[k]] if b * ROWS + m < rows else <floating>0.0
                 a += ROWS
         w += group_stride
+
+
+cdef void multiply_all(
+    Copy* c, Product* p, Py_ssize_t groups, Py_ssize_t images, Py_ssize_t count, loop each,
+) noexcept nogil:
+    # `images` at a time
+    cdef Py_ssize_t blocks = (p.rows + ROWS - 1) // ROWS
+    cdef Py_ssize_t item = 8 if p.double_precision else 4
+    cdef Py_ssize_t first = 0
+    while first < count:
+        c.first = p.first = first
+        c.images = p.images = min(images, count - first)
+        copy_all(c, each)
+        p.span = span_of(p.images, p.height, p.width, p.sizes)
+        p.tasks = (p.span + BLOCK - 1) // BLOCK
+        # work in bytes: a core multiplies about eight numbers in the time it moves a byte
+        each(
+            product_task, p, groups * p.tasks,
+            groups * p.tasks * (BLOCK / 8.0) * blocks * ROWS * p.terms * (item / 4.0),
+        )
+        first += images
 
 
 def shifted_products(
@@ -478,8 +526,8 @@ def shifted_products(
     cdef char* a = <char*>c.planes + channels * c.phases * c.plane * item
     cdef const void* w = cnp.PyArray_DATA(weight)
     cdef const Py_ssize_t* where = <const Py_ssize_t*>cnp.PyArray_DATA(places)
-    cdef Py_ssize_t first
     p.planes, p.a = c.planes, a
+    p.residual, p.finish.apply = NULL, NULL
     p.bias = NULL if bias is None else cnp.PyArray_DATA(<cnp.ndarray>bias)
     p.shifts = <const Py_ssize_t*>cnp.PyArray_DATA(shifts)
     p.out = <char*>cnp.PyArray_DATA(out) + out_offset * item
@@ -495,19 +543,7 @@ def shifted_products(
         else:
             pack(<const float*>w, <float*>a, where, groups, rows, terms, group_stride, row_stride)
         memset(a + groups * blocks * terms * ROWS * item, 0, MARGIN * item)
-        first = 0
-        while first < count:
-            c.first = p.first = first
-            c.images = p.images = min(images, count - first)
-            copy_all(&c)
-            p.span = span_of(p.images, p.height, p.width, p.sizes)
-            p.tasks = (p.span + BLOCK - 1) // BLOCK
-            # work in bytes: a core multiplies about eight numbers in the time it moves a byte
-            parallel_for(
-                product_task, &p, groups * p.tasks,
-                groups * p.tasks * (BLOCK / 8.0) * blocks * ROWS * terms * (item / 4.0),
-            )
-            first += images
+        multiply_all(&c, &p, groups, images, count, parallel_for)
 
 
 def weight_gradient(
@@ -543,10 +579,102 @@ def weight_gradient(
             c.first = d.first = first
             c.images = d.images = min(images, count - first)
             p.span = span_of(c.images, c.height, c.width, d.sizes)
-            copy_all(&c)
-            copy_all(&d)
+            copy_all(&c, parallel_for)
+            copy_all(&d, parallel_for)
             parallel_for(
                 gradient_task, &p, groups * p.row_tiles * p.term_blocks,
                 groups * rows * p.terms * (p.span / 8.0) * (item / 4.0),
             )
             first += images
+
+
+# ---- in a plan -----------------------------------------------------------------------------------------------------
+
+cdef struct Convolution:
+    Copy copy
+    Product product
+    const Py_ssize_t* taps      # (terms, 2): the plane within its group, and where in it
+    Py_ssize_t groups
+    Py_ssize_t images           # that share a plane, at most
+
+
+cdef inline Py_ssize_t scratch_planes(const Convolution* s, Py_ssize_t samples) noexcept nogil:
+    # elements of the planes and of a margin behind the last
+    return s.copy.channels * s.copy.phases * plane_of(&s.copy, min(s.images, samples)) + MARGIN
+
+
+cdef Py_ssize_t convolution_scratch(const void* settings, Py_ssize_t samples) noexcept nogil:
+    cdef const Convolution* s = <const Convolution*>settings
+    cdef Py_ssize_t item = 8 if s.copy.double_precision else 4
+    return scratch_planes(s, samples) * item + 64 + (s.product.terms + 1) * sizeof(Py_ssize_t)
+
+
+cdef void run_convolution(const void* settings, Operands* o) noexcept nogil:
+    cdef const Convolution* s = <const Convolution*>settings
+    cdef Copy c = s.copy
+    cdef Product p = s.product
+    cdef Py_ssize_t item = 8 if c.double_precision else 4
+    cdef Py_ssize_t size = scratch_planes(s, o.samples)
+    cdef Py_ssize_t* shifts = <Py_ssize_t*>aligned(<char*>o.scratch + size * item)
+    cdef Py_ssize_t k
+    c.plane = plane_of(&c, min(s.images, o.samples))
+    for k in range(p.terms):
+        shifts[k] = s.taps[2 * k] * c.plane + s.taps[2 * k + 1]
+    shifts[p.terms] = -1
+    c.x, c.planes = o.x, o.scratch
+    memset(<char*>o.scratch + (size - MARGIN) * item, 0, MARGIN * item)
+    p.planes, p.shifts, p.out, p.residual = o.scratch, shifts, o.y, o.residual
+    p.group = c.channels // s.groups * c.phases * c.plane
+    multiply_all(&c, &p, s.groups, s.images, o.samples, o.each)
+
+
+def convolution_rows(cnp.ndarray weight, Py_ssize_t groups):
+    """Regular weights (out, in / groups, KH, KW) as `ConvolutionStep` takes them: (groups, blocks, terms, ROWS)."""
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(weight, 0) // groups
+    cdef Py_ssize_t terms = cnp.PyArray_SIZE(weight) // max(<Py_ssize_t>1, cnp.PyArray_DIM(weight, 0))
+    cdef cnp.npy_intp shape[4]
+    cdef cnp.npy_intp count = terms
+    cdef cnp.ndarray places = cnp.PyArray_EMPTY(1, &count, cnp.NPY_INTP, 0)
+    cdef Py_ssize_t* where = <Py_ssize_t*>cnp.PyArray_DATA(places)
+    cdef Py_ssize_t k
+    cdef cnp.ndarray packed
+    for k in range(terms):
+        where[k] = k
+    shape[0], shape[1], shape[2], shape[3] = groups, (rows + ROWS - 1) // ROWS, terms, ROWS
+    packed = cnp.PyArray_EMPTY(4, shape, cnp.PyArray_TYPE(weight), 0)
+    cdef void* a = cnp.PyArray_DATA(packed)
+    cdef const void* w = cnp.PyArray_DATA(weight)
+    if cnp.PyArray_TYPE(weight) == cnp.NPY_DOUBLE:
+        pack(<const double*>w, <double*>a, where, groups, rows, terms, rows * terms, terms)
+    else:
+        pack(<const float*>w, <float*>a, where, groups, rows, terms, rows * terms, terms)
+    return packed
+
+
+cdef class ConvolutionStep(Step):
+    """Convolution as a step of a plan.
+
+    packed: from `convolution_rows`; taps (terms, 2), intp: the plane and the place in it of each term; the other
+    arguments as in `shifted_products`.
+    """
+    cdef Convolution convolution
+
+    def __cinit__(
+        self, cnp.ndarray packed, object bias, Py_ssize_t rows, Py_ssize_t groups, Py_ssize_t channels, tuple x_at,
+        tuple x_sizes, tuple steps, cnp.ndarray starts, tuple form, Py_ssize_t images, cnp.ndarray taps,
+        tuple out_at, tuple out_sizes, object finisher,
+    ):
+        cdef Product* p = &self.convolution.product
+        self.kept = (packed, bias, starts, taps)
+        self.convolution.copy = copy_of(packed, x_at, x_sizes, steps, starts, form, images, channels)
+        self.convolution.taps = <const Py_ssize_t*>cnp.PyArray_DATA(taps)
+        self.convolution.groups, self.convolution.images = groups, images
+        p.a = cnp.PyArray_DATA(packed)
+        p.bias = NULL if bias is None else cnp.PyArray_DATA(<cnp.ndarray?>bias)
+        p.finish = finish_of(finisher)
+        p.at = strides_of(out_at)
+        p.sizes[0], p.sizes[1] = out_sizes
+        p.rows, p.terms = rows, cnp.PyArray_DIM(packed, 2)
+        p.height, p.width = self.convolution.copy.height, self.convolution.copy.width
+        p.double_precision = self.convolution.copy.double_precision
+        self.run, self.scratch, self.settings = run_convolution, convolution_scratch, &self.convolution

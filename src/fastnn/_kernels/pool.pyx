@@ -19,12 +19,13 @@ from cython cimport floating
 from libc.stdint cimport int32_t
 from libc.string cimport memcpy, memset
 
+from fastnn._kernels._plan cimport Operands, Step
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.window cimport Axis, axis_of, end_inside, first_inside, position
 
 cnp.import_array()
 
-__all__ = ["pool_backward", "pool_forward"]
+__all__ = ["PoolStep", "pool_backward", "pool_forward"]
 
 cdef enum:
     LANES = 16
@@ -311,21 +312,25 @@ cdef void backward_task(void* arguments, Py_ssize_t task) noexcept nogil:
 
 # ---- entry points --------------------------------------------------------------------------------------------------
 
+cdef cnp.ndarray ranges_of(const Axis* w):
+    cdef cnp.npy_intp size = 2 * w.kernel
+    cdef cnp.ndarray table = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INTP, 0)
+    cdef Py_ssize_t* ranges = <Py_ssize_t*>cnp.PyArray_DATA(table)
+    cdef Py_ssize_t kw
+    for kw in range(w.kernel):
+        ranges[2 * kw] = first_inside(w, kw)
+        ranges[2 * kw + 1] = end_inside(w, kw)
+    return table
+
+
 cdef void run_tasks(
     bint backward, cnp.ndarray x, cnp.ndarray y, object winner, Py_ssize_t planes, Py_ssize_t run, tuple h, tuple w,
     bint maximum, bint count_padding, Py_ssize_t divisor,
 ) except *:
     cdef Pool p
-    cdef Py_ssize_t kw
-    cdef Py_ssize_t* ranges
     p.h, p.w = axis_of(h), axis_of(w)
-    cdef cnp.npy_intp size = 2 * p.w.kernel
-    cdef cnp.ndarray table = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INTP, 0)
-    ranges = <Py_ssize_t*>cnp.PyArray_DATA(table)
-    for kw in range(p.w.kernel):
-        ranges[2 * kw] = first_inside(&p.w, kw)
-        ranges[2 * kw + 1] = end_inside(&p.w, kw)
-    p.ranges = ranges
+    cdef cnp.ndarray table = ranges_of(&p.w)
+    p.ranges = <const Py_ssize_t*>cnp.PyArray_DATA(table)
     p.x, p.y = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
     p.winner = NULL if winner is None else <int32_t*>cnp.PyArray_DATA(<cnp.ndarray>winner)
     cdef double bytes = cnp.PyArray_NBYTES(x) + cnp.PyArray_NBYTES(y)
@@ -354,3 +359,36 @@ def pool_backward(
 ):
     """dx (planes, H, W, run) from dy (planes, OH, OW, run), both C-contiguous; `winner` as forward wrote it."""
     run_tasks(True, dy, dx, winner, planes, run, h, w, maximum, count_padding, divisor)
+
+
+# ---- in a plan -----------------------------------------------------------------------------------------------------
+
+cdef struct PoolSettings:
+    Pool pool
+    Py_ssize_t planes       # of one sample
+
+
+cdef void run_pool(const void* settings, Operands* o) noexcept nogil:
+    cdef Pool p = (<const PoolSettings*>settings).pool
+    cdef Py_ssize_t planes = (<const PoolSettings*>settings).planes * o.samples
+    p.x, p.y = o.x, o.y
+    p.total = planes * p.h.size * p.w.size * p.run
+    o.each(forward_task, &p, planes, p.total * (16.0 if p.double_precision else 8.0))
+
+
+cdef class PoolStep(Step):
+    """Pooling as a step of a plan: `planes` of each sample; the other arguments as in `pool_forward`."""
+    cdef PoolSettings pool
+
+    def __cinit__(
+        self, Py_ssize_t planes, Py_ssize_t run, tuple h, tuple w, bint maximum, bint count_padding,
+        Py_ssize_t divisor, bint double_precision,
+    ):
+        cdef Pool* p = &self.pool.pool
+        self.pool.planes = planes
+        p.h, p.w, p.run, p.winner = axis_of(h), axis_of(w), run, NULL
+        p.maximum, p.count_padding, p.divisor = maximum, count_padding, divisor
+        p.double_precision = double_precision
+        self.kept = ranges_of(&p.w)
+        p.ranges = <const Py_ssize_t*>cnp.PyArray_DATA(<cnp.ndarray>self.kept)
+        self.run, self.settings = run_pool, &self.pool

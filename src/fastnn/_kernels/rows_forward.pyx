@@ -21,6 +21,7 @@ from libc.math cimport fabs
 from libc.stdlib cimport free, malloc
 
 from fastnn._kernels._memory cimport empty
+from fastnn._kernels._plan cimport Finish, Operands, Step, finish_of, loop
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
@@ -35,7 +36,7 @@ from fastnn._kernels.rows cimport (
 
 cnp.import_array()
 
-__all__ = ["rows_forward", "rows_layer_norm"]
+__all__ = ["NormStep", "rows_forward", "rows_layer_norm"]
 
 cdef enum:
     CHUNK = 64
@@ -76,6 +77,9 @@ cdef struct Forward:
     bint distant                # the result does not fit a near cache
     Py_ssize_t batch            # groups
     Py_ssize_t block            # groups, or runs where the statistics are given
+    # In a plan, where blocks are contiguous: applied to each while it is in cache.
+    const void* residual        # IN   like y, or NULL
+    Finish finish
 
 
 # ---- statistics ------------------------------------------------------------------------------------------------------
@@ -408,6 +412,29 @@ cdef inline void forward_runs(
         s = s + 1 if s + 1 < p.view.groups else 0
 
 
+cdef inline void finish_runs(Forward* p, Py_ssize_t first, Py_ssize_t last, floating example) noexcept nogil:
+    # runs in the order of memory
+    cdef floating* y = <floating*>p.y + first * p.view.inner
+    cdef const floating* residual
+    cdef Py_ssize_t n = (last - first) * p.view.inner
+    cdef Py_ssize_t i
+    if p.residual != NULL:
+        residual = <const floating*>p.residual + first * p.view.inner
+        for i in range(n):
+            y[i] += residual[i]
+    if p.finish.apply != NULL:
+        p.finish.apply(&p.finish, y, n)
+
+
+cdef inline void finish_block(Forward* p, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    if p.residual == NULL and p.finish.apply == NULL:
+        return
+    if p.double_precision:
+        finish_runs(p, first, last, <double>0)
+    else:
+        finish_runs(p, first, last, <float>0)
+
+
 cdef void forward_block(void* arguments, Py_ssize_t block) noexcept nogil:
     cdef Forward* p = <Forward*>arguments
     cdef Py_ssize_t first = block * p.block
@@ -416,6 +443,7 @@ cdef void forward_block(void* arguments, Py_ssize_t block) noexcept nogil:
         forward_groups(p, first, last, <const double*>p.x, <double*>p.y)
     else:
         forward_groups(p, first, last, <const float*>p.x, <float*>p.y)
+    finish_block(p, first, last)
 
 
 cdef inline void fill_lines(Forward* p, Py_ssize_t groups, floating example) noexcept nogil:
@@ -432,9 +460,10 @@ cdef void given_block(void* arguments, Py_ssize_t block) noexcept nogil:
         forward_runs(p, first, last, <const double*>p.x, <double*>p.y)
     else:
         forward_runs(p, first, last, <const float*>p.x, <float*>p.y)
+    finish_block(p, first, last)
 
 
-cdef void run_forward(Forward* p) noexcept nogil:
+cdef void run_forward(Forward* p, loop each) noexcept nogil:
     cdef Py_ssize_t groups = p.view.outer * p.view.groups
     cdef Py_ssize_t runs = groups * p.view.reduced
     cdef Py_ssize_t itemsize = 8 if p.double_precision else 4
@@ -450,11 +479,11 @@ cdef void run_forward(Forward* p) noexcept nogil:
         elif p.shared:
             fill_lines(p, groups, <float>0)
         p.block = max(<Py_ssize_t>1, BLOCK // p.view.inner)
-        parallel_for(given_block, p, (runs + p.block - 1) // p.block, work)
+        each(given_block, p, (runs + p.block - 1) // p.block, work)
     else:
         p.batch = batch_of(&p.view, itemsize)
         p.block = block_of(&p.view, p.batch)
-        parallel_for(forward_block, p, (groups + p.block - 1) // p.block, work)
+        each(forward_block, p, (groups + p.block - 1) // p.block, work)
 
 
 # ---- entry points ----------------------------------------------------------------------------------------------------
@@ -504,8 +533,9 @@ def rows_forward(
         p.lines = <Line*>malloc(shape[0] * sizeof(Line))
         if p.lines == NULL and shape[0] > 0:
             raise MemoryError("no memory for the coefficients of a norm")
+    p.residual, p.finish.apply = NULL, NULL
     with nogil:
-        run_forward(&p)
+        run_forward(&p, parallel_for)
         free(p.lines)
     return out, groups, populations
 
@@ -596,6 +626,49 @@ def rows_layer_norm(x, normalized_shape, weight, bias, eps, bint centered):
     p.groups = NULL
     p.population = NULL
     p.double_precision = type_number == cnp.NPY_DOUBLE
+    p.residual, p.finish.apply = NULL, NULL
     with nogil:
-        run_forward(&p)
+        run_forward(&p, parallel_for)
     return out
+
+
+# ---- in a plan -------------------------------------------------------------------------------------------------------
+
+cdef void run_norm(const void* settings, Operands* o) noexcept nogil:
+    cdef Forward p = (<const Forward*>settings)[0]
+    p.x, p.y, p.residual, p.lines = o.x, o.y, o.residual, <Line*>o.scratch
+    if p.given:
+        p.view.reduced *= o.samples
+    else:
+        p.view.groups *= o.samples
+    run_forward(&p, o.each)
+
+
+cdef Py_ssize_t line_bytes(const void* settings, Py_ssize_t samples) noexcept nogil:
+    return (<const Forward*>settings).view.groups * sizeof(Line)
+
+
+cdef class NormStep(Step):
+    """A norm whose groups are contiguous, as a step of a plan: `groups` of n elements in each sample.
+
+    weight and bias are regular arrays or None; `entries` and `period` as in `Forward`. With `given` statistics, float64
+    (channels, 4) for runs of n elements, `groups` counts how often the channels follow each other in a sample.
+    """
+    cdef Forward forward
+
+    def __cinit__(
+        self, Py_ssize_t groups, Py_ssize_t n, Py_ssize_t entries, Py_ssize_t period, object weight, object bias,
+        double eps, bint centered, object given, object finisher, bint double_precision,
+    ):
+        cdef Forward* p = &self.forward
+        self.kept = (weight, bias, given)
+        p.view.outer, p.view.reduced, p.view.groups, p.view.inner = 1, 1, groups, n
+        p.given, p.groups, p.population = given is not None, <Group*>data_of(given), NULL
+        if p.given:
+            p.view.reduced, p.view.groups = groups, cnp.PyArray_DIM(<cnp.ndarray?>given, 0)
+            self.scratch = line_bytes
+        p.weight, p.bias, p.mask = data_of(weight), data_of(bias), NULL
+        p.entries, p.period, p.eps, p.centered = entries, period, eps, centered
+        p.finish = finish_of(finisher)
+        p.double_precision = double_precision
+        self.run, self.settings = run_norm, &self.forward

@@ -10,13 +10,14 @@ cimport numpy as cnp
 from cython cimport floating
 from libc.math cimport log
 
+from fastnn._kernels._plan cimport Operands, Step
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.elementary cimport exponential
 from fastnn._kernels.row_exponentials cimport LANES, load, merged, row_maximum, row_sum_exp
 
 cnp.import_array()
 
-__all__ = ["softmax_rows", "softmax_rows_backward"]
+__all__ = ["SoftmaxStep", "softmax_rows", "softmax_rows_backward"]
 
 cdef enum:
     BLOCK = 8192  # elements that a thread claims at a time, about
@@ -150,3 +151,24 @@ def softmax_rows_backward(
             parallel_for(
                 backward_task, &p, (rows + p.rows_per_block - 1) // p.rows_per_block, 4.0 * cnp.PyArray_NBYTES(y),
             )
+
+
+cdef void run_softmax(const void* settings, Operands* o) noexcept nogil:
+    cdef Softmax p = (<const Softmax*>settings)[0]
+    p.x, p.out = o.x, o.y
+    p.rows *= o.samples
+    o.each(
+        forward_task, &p, (p.rows + p.rows_per_block - 1) // p.rows_per_block,
+        p.rows * p.n * (48.0 if p.double_precision else 24.0),
+    )
+
+
+cdef class SoftmaxStep(Step):
+    """Softmax as a step of a plan: `rows` of n elements in each sample."""
+    cdef Softmax softmax
+
+    def __cinit__(self, Py_ssize_t rows, Py_ssize_t n, bint double_precision):
+        self.softmax.rows, self.softmax.n, self.softmax.logarithm = rows, n, False
+        self.softmax.rows_per_block = max(<Py_ssize_t>1, BLOCK // max(<Py_ssize_t>1, n))
+        self.softmax.double_precision = double_precision
+        self.run, self.settings = run_softmax, &self.softmax
