@@ -34,6 +34,8 @@ ARROWS: dict[str, set[str]] = {
     "functional": GATES | {"random"},
     "init": GATES | {"random", "layers.base"},
     "layers": GATES | {"random", "functional", "init", "layers.base"},
+    "convert": {"layers"},
+    "inference": GATES | {"checkpoint", "functional", "layers"},
     "optim": GATES | {"_parameters", "random"},
     "gradients": GATES | {"_losses", "_parameters", "random"},
 }

@@ -2,10 +2,7 @@
 
 The map of the house, from the outside in; each part imports only what stands below it.
 
-===================  ================================================================
-`fastnn.train`       the training loop, its history and its checkpoints
-`fastnn.layers`      objects that hold parameters and running statistics
-`fastnn.functional`  stateless operations, forward and backward
+===================  =========================================================`fastnn.functional`  stateless operations, forward and backward
 `fastnn.optim`       SGD, constraints, clipping; `fastnn.gradients` accumulates
 `fastnn.schedules`   learning rates as values: ``lr = schedule(step)``
 `fastnn.init`        initialisers and the variance audit
@@ -21,9 +18,23 @@ from fastnn._config import __version__, show_config
 from fastnn._threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from fastnn import checkpoint, functional, gradients, init, layers, optim, random, schedules, train
+    from fastnn import (
+        checkpoint,
+        convert,
+        functional,
+        gradients,
+        inference,
+        init,
+        layers,
+        optim,
+        random,
+        schedules,
+        train,
+    )
     from fastnn.checkpoint import load, load_metadata, save
     from fastnn.gradients import GradientAccumulator, full_gradient
+    from fastnn.inference import load_frozen
+    from fastnn.inference.lower import freeze
     from fastnn.layers import (
         ELU,
         GELU,
@@ -95,13 +106,17 @@ __all__ = [
     "Tanh",
     "__version__",
     "checkpoint",
+    "convert",
+    "freeze",
     "full_gradient",
     "functional",
     "get_num_threads",
     "gradients",
+    "inference",
     "init",
     "layers",
     "load",
+    "load_frozen",
     "load_metadata",
     "manual_seed",
     "optim",
@@ -115,14 +130,19 @@ __all__ = [
     "train",
 ]
 
-_MODULES = ("checkpoint", "functional", "gradients", "init", "layers", "optim", "random", "schedules", "train")
+_MODULES = (
+    "checkpoint", "convert", "functional", "gradients", "inference", "init", "layers", "optim", "random", "schedules",
+    "train",
+)  # fmt: skip
 # Name → the module that defines it; the others are layers.
 _HOMES = {
     "SGD": "optim",
     "Generator": "random",
     "GradientAccumulator": "gradients",
+    "freeze": "inference.lower",
     "full_gradient": "gradients",
     "load": "checkpoint",
+    "load_frozen": "inference.file",
     "load_metadata": "checkpoint",
     "manual_seed": "random",
     "save": "checkpoint",

@@ -44,6 +44,7 @@ class Planes(NamedTuple):
     form: tuple[int, int]  # rows and columns of a plane
     images: int  # that share a plane
     shifts: Array  # (terms), from a group's first plane, then -1
+    taps: Array  # (terms, 2): the same as the plane's number in its group, and the place in it
 
 
 class Products(NamedTuple):
@@ -69,8 +70,9 @@ def _planes(
     plane = -(-(images * rows * columns + _kernels.PLANE_MARGIN) // _kernels.PLANE_MULTIPLE) * _kernels.PLANE_MULTIPLE
     tap = np.array([phase * plane + row * columns + column for phase, row, column in taps], np.intp)
     channel = np.arange(channels // g.groups, dtype=np.intp) * (len(starts) * plane)
-    shifts = np.append((channel[:, None] + tap).ravel(), np.intp(-1))
-    return Planes(np.array(starts, np.intp), form, images, shifts)
+    shifts = (channel[:, None] + tap).ravel()
+    places = np.stack(np.divmod(shifts, plane), axis=1)
+    return Planes(np.array(starts, np.intp), form, images, np.append(shifts, np.intp(-1)), places)
 
 
 @functools.lru_cache(maxsize=256)
@@ -95,10 +97,17 @@ def result_products(g: Geometry, itemsize: int) -> Products:
     terms = len(planes.shifts) - 1
     rows = g.out_channels // g.groups
     return Products(
-        (*_images(g, g.channels, g.h[0], g.w[0]), (g.h[2], g.w[2]), *planes[:3], g.channels, g.groups, planes.shifts),
+        (
+            *image_strides(g, g.channels, g.h[0], g.w[0]),
+            (g.h[2], g.w[2]),
+            *planes[:3],
+            g.channels,
+            g.groups,
+            planes.shifts,
+        ),
         (np.arange(terms, dtype=np.intp), rows, rows * terms, terms),
         0,
-        (*_images(g, g.out_channels, g.h[5], g.w[5]), g.n),
+        (*image_strides(g, g.out_channels, g.h[5], g.w[5]), g.n),
     )
 
 
@@ -109,7 +118,7 @@ def input_products(g: Geometry, itemsize: int) -> tuple[Products, ...]:
     products = []
     kernel = g.h[1] * g.w[1]
     each = g.channels // g.groups * kernel  # weights of one output channel
-    (image, channel, row, column), _ = _images(g, g.channels, g.h[0], g.w[0])
+    (image, channel, row, column), _ = image_strides(g, g.channels, g.h[0], g.w[0])
     at = (image, channel, row * g.h[2], column * g.w[2])
     for a, b in itertools.product(range(min(g.h[2], g.h[0])), range(min(g.w[2], g.w[0]))):
         rows, columns = _reached(g.h, a), _reached(g.w, b)
@@ -125,7 +134,7 @@ def input_products(g: Geometry, itemsize: int) -> tuple[Products, ...]:
         products.append(
             Products(
                 (
-                    *_images(g, g.out_channels, g.h[5], g.w[5]),
+                    *image_strides(g, g.out_channels, g.h[5], g.w[5]),
                     (1, 1),
                     *planes[:3],
                     g.out_channels,
@@ -149,7 +158,11 @@ def input_products(g: Geometry, itemsize: int) -> tuple[Products, ...]:
 def weight_arguments(g: Geometry, itemsize: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The arguments of `weight_gradient` behind x and behind dy."""
     source = result_products(g, itemsize).source
-    return source, (*_images(g, g.out_channels, g.h[5], g.w[5]), np.zeros((1, 2), np.intp), g.out_channels // g.groups)
+    return source, (
+        *image_strides(g, g.out_channels, g.h[5], g.w[5]),
+        np.zeros((1, 2), np.intp),
+        g.out_channels // g.groups,
+    )
 
 
 def _reached(axis: Axis, a: int) -> list[tuple[int, int]]:
@@ -160,7 +173,9 @@ def _reached(axis: Axis, a: int) -> list[tuple[int, int]]:
     ]
 
 
-def _images(g: Geometry, channels: int, rows: int, columns: int) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
+def image_strides(
+    g: Geometry, channels: int, rows: int, columns: int
+) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
     """Strides in elements of image, channel, row and column, and the numbers of rows and columns."""
     if g.last:
         return (rows * columns * channels, 1, columns * channels, channels), (rows, columns)

@@ -13,7 +13,7 @@ from fastnn.functional._planes import Geometry, input_products, result_products,
 
 Array = npt.NDArray[Any]
 
-__all__ = ["Conv2dContext", "conv2d", "conv2d_backward", "conv2d_forward"]
+__all__ = ["Conv2dContext", "conv2d", "conv2d_backward", "conv2d_forward", "geometry"]
 
 
 class Conv2dContext(NamedTuple):
@@ -176,15 +176,15 @@ def _operands(
     w = _arrays.floating(weight, "weight", x.dtype)
     key = (x.shape, w.shape, stride, padding, dilation, groups, channel_axis)
     try:
-        geometry = _geometry(*key)
+        g = geometry(*key)
     except TypeError:  # a list cannot be a key
-        geometry = _geometry.__wrapped__(*key)
+        g = geometry.__wrapped__(*key)
     b = _arrays.vector(bias, "bias", x.dtype, w.shape[:1])
-    return x, w, b, geometry
+    return x, w, b, g
 
 
 @functools.lru_cache(maxsize=512, typed=True)
-def _geometry(
+def geometry(
     shape: tuple[int, ...],
     weight: tuple[int, ...],
     stride: int | Sequence[int],

@@ -18,6 +18,7 @@ __all__ = [
     "avg_pool2d",
     "avg_pool2d_backward",
     "avg_pool2d_forward",
+    "geometry",
     "max_pool2d",
     "max_pool2d_backward",
     "max_pool2d_forward",
@@ -259,14 +260,14 @@ def _windows(
         divisor_override,
     )
     try:
-        windows, shape = _geometry(*key)
+        windows, shape = geometry(*key)
     except TypeError:  # a list cannot be a key
-        windows, shape = _geometry.__wrapped__(*key)
+        windows, shape = geometry.__wrapped__(*key)
     return x, windows, shape
 
 
 @functools.lru_cache(maxsize=512, typed=True)
-def _geometry(
+def geometry(
     shape: tuple[int, ...],
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None,
