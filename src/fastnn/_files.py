@@ -4,7 +4,6 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable
-from pathlib import Path
 from typing import BinaryIO
 
 __all__ = ["replace"]
@@ -18,11 +17,12 @@ def replace(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -
     it writes leaves nothing behind, elsewhere at most a file named ``.fastnn-*.tmp``. An existing file keeps its
     permission bits, and a symbolic link keeps pointing at the file that is replaced.
     """
-    target = Path(os.path.realpath(path))
-    folder = os.open(target.parent, os.O_RDONLY)
+    target = os.path.realpath(path)
+    parent, name = os.path.split(target)
+    folder = os.open(parent, os.O_RDONLY)
     try:
         temporary = f".fastnn-{os.urandom(8).hex()}.tmp"
-        descriptor, named = _open_temporary(target.parent, temporary)
+        descriptor, named = _open_temporary(parent, temporary)
         try:
             with open(descriptor, "wb") as file:
                 write(file)
@@ -34,7 +34,7 @@ def replace(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -
                     # /proc's entry is a symbolic link to the unnamed file; a folder descriptor makes link() follow it.
                     os.link(f"/proc/self/fd/{descriptor}", temporary, dst_dir_fd=folder, follow_symlinks=True)
                     named = True
-            os.rename(temporary, target.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             if named:
                 with contextlib.suppress(FileNotFoundError):
@@ -45,10 +45,10 @@ def replace(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -
         os.close(folder)
 
 
-def _open_temporary(folder: Path, name: str) -> tuple[int, bool]:
+def _open_temporary(folder: str, name: str) -> tuple[int, bool]:
     """A descriptor to write to, and whether it has `name` already."""
     if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
         # Not every file system has unnamed files; any other reason to refuse returns below with its own message.
         with contextlib.suppress(OSError):
             return os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666), False
-    return os.open(folder / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), True
+    return os.open(os.path.join(folder, name), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), True

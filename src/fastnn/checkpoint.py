@@ -16,7 +16,6 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from io import BufferedReader
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
@@ -260,7 +259,7 @@ def _open(path: str | os.PathLike[str]) -> BufferedReader:
     mode = os.stat(os.fspath(path)).st_mode  # an integer would be an open file
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # open() has its own error for a folder
         _fail(path, "it is not a regular file")
-    return Path(path).open("rb")
+    return open(path, "rb")
 
 
 def _read_header(file: BufferedReader, path: str | os.PathLike[str]) -> tuple[dict[str, str], list[_Record]]:
