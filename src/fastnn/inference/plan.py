@@ -180,8 +180,8 @@ def _trailing_norm(node: Node, form: Form, centered: bool) -> Made:
     n = math.prod(shape)
     step = _kernels.NormStep(
         math.prod(form.shape) // n, n, n, 1, node.arrays.get("weight"), node.arrays.get("bias"),
-        float(np.finfo(form.dtype).eps) if eps is None else eps, centered, _finisher(node.activation, form),
-        form.double,
+        float(np.finfo(form.dtype).eps) if eps is None else eps, centered, None,
+        _finisher(node.activation, form), form.double,
     )  # fmt: skip
     return Made(step, form.shape, _moved(form, form.shape))
 
@@ -198,7 +198,7 @@ def _channel_norm(node: Node, form: Form) -> Made:
         return _in_python(node, form)
     step = _kernels.NormStep(
         groups, each * after, each, groups, node.arrays.get("weight"), node.arrays.get("bias"), s["eps"], True,
-        _finisher(node.activation, form), form.double,
+        None, _finisher(node.activation, form), form.double,
     )  # fmt: skip
     return Made(step, form.shape, _moved(form, form.shape))
 
@@ -207,12 +207,17 @@ def _batch_norm(node: Node, form: Form) -> Made:
     mean, axis = node.arrays["running_mean"], form.channel(node.settings["channel_axis"])
     form.check_channels(node.settings["channel_axis"], len(mean))
     groups = _kernels.groups_from_running(mean, node.arrays["running_var"], node.settings["eps"])
-    if (groups[:, 3] != 1).any():  # a scale: variances near the ends of the number range
+    if (groups[:, 3] != 1).any() or 0 in form.shape:  # a scale: variances near the ends of the number range
         return _in_python(node, form)
-    step = _kernels.ChannelStep(
-        groups, node.arrays.get("weight"), node.arrays.get("bias"), math.prod(form.shape[:axis]),
-        math.prod(form.shape[axis + 1 :]), _finisher(node.activation, form), form.double,
-    )  # fmt: skip
+    weight, bias, finisher = node.arrays.get("weight"), node.arrays.get("bias"), _finisher(node.activation, form)
+    before, after = math.prod(form.shape[:axis]), math.prod(form.shape[axis + 1 :])
+    step: _kernels.Step
+    if after == 1:
+        step = _kernels.ChannelStep(groups, weight, bias, before, finisher, form.double)
+    else:
+        step = _kernels.NormStep(
+            before, after, 1, len(mean), weight, bias, node.settings["eps"], True, groups, finisher, form.double
+        )
     return Made(step, form.shape, _moved(form, form.shape))
 
 
