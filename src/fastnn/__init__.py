@@ -2,7 +2,12 @@
 
 The map of the house, from the outside in; each part imports only what stands below it.
 
-===================  =========================================================`fastnn.functional`  stateless operations, forward and backward
+===================  ================================================================
+`fastnn.train`       the training loop, its history and its checkpoints
+`fastnn.inference`   a trained network as an immutable callable
+`fastnn.convert`     weights of Keras, Flax and other PyTorch models
+`fastnn.layers`      objects that hold parameters and running statistics
+`fastnn.functional`  stateless operations, forward and backward
 `fastnn.optim`       SGD, constraints, clipping; `fastnn.gradients` accumulates
 `fastnn.schedules`   learning rates as values: ``lr = schedule(step)``
 `fastnn.init`        initialisers and the variance audit

@@ -323,6 +323,11 @@ cdef cnp.ndarray ranges_of(const Axis* w):
     return table
 
 
+cdef inline Py_ssize_t together_of(double bytes) noexcept nogil:
+    # planes of one task, from those that one moves
+    return max(<Py_ssize_t>1, <Py_ssize_t>(TASK / (bytes + 1)))
+
+
 cdef void run_tasks(
     bint backward, cnp.ndarray x, cnp.ndarray y, object winner, Py_ssize_t planes, Py_ssize_t run, tuple h, tuple w,
     bint maximum, bint count_padding, Py_ssize_t divisor,
@@ -335,7 +340,7 @@ cdef void run_tasks(
     p.winner = NULL if winner is None else <int32_t*>cnp.PyArray_DATA(<cnp.ndarray>winner)
     cdef double bytes = cnp.PyArray_NBYTES(x) + cnp.PyArray_NBYTES(y)
     p.planes, p.run = planes, run
-    p.together = max(<Py_ssize_t>1, <Py_ssize_t>(TASK / (bytes / planes + 1))) if planes else 1
+    p.together = together_of(bytes / planes) if planes else 1
     p.total = cnp.PyArray_SIZE(x)
     p.maximum, p.count_padding, p.divisor = maximum, count_padding, divisor
     p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
@@ -363,30 +368,26 @@ def pool_backward(
 
 # ---- in a plan -----------------------------------------------------------------------------------------------------
 
-cdef struct PoolSettings:
-    Pool pool
-    Py_ssize_t planes       # of one sample
-
-
 cdef void run_pool(const void* settings, Operands* o) noexcept nogil:
-    cdef Pool p = (<const PoolSettings*>settings).pool
-    cdef Py_ssize_t planes = (<const PoolSettings*>settings).planes * o.samples
+    cdef Pool p = (<const Pool*>settings)[0]
+    cdef double bytes = (p.h.size * p.w.size + p.h.out * p.w.out) * p.run * (8.0 if p.double_precision else 4.0)
     p.x, p.y = o.x, o.y
-    p.total = planes * p.h.size * p.w.size * p.run
-    o.each(forward_task, &p, planes, p.total * (16.0 if p.double_precision else 8.0))
+    p.planes *= o.samples
+    p.together = together_of(bytes)
+    p.total = p.planes * p.h.size * p.w.size * p.run
+    o.each(forward_task, &p, (p.planes + p.together - 1) // p.together, bytes * p.planes)
 
 
 cdef class PoolStep(Step):
     """Pooling as a step of a plan: `planes` of each sample; the other arguments as in `pool_forward`."""
-    cdef PoolSettings pool
+    cdef Pool pool      # its planes are those of one sample
 
     def __cinit__(
         self, Py_ssize_t planes, Py_ssize_t run, tuple h, tuple w, bint maximum, bint count_padding,
         Py_ssize_t divisor, bint double_precision,
     ):
-        cdef Pool* p = &self.pool.pool
-        self.pool.planes = planes
-        p.h, p.w, p.run, p.winner = axis_of(h), axis_of(w), run, NULL
+        cdef Pool* p = &self.pool
+        p.h, p.w, p.planes, p.run, p.winner = axis_of(h), axis_of(w), planes, run, NULL
         p.maximum, p.count_padding, p.divisor = maximum, count_padding, divisor
         p.double_precision = double_precision
         self.kept = ranges_of(&p.w)
