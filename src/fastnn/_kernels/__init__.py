@@ -29,7 +29,6 @@ LEVELS = {"x86_64_v4": 4, "x86_64_v3": 3, "x86_64_v2": 2, "generic": 0}
 MODULES: tuple[str, ...] = (
     "accumulate",
     "activation",
-    "channel_step",
     "columns_backward",
     "columns_forward",
     "convolution",

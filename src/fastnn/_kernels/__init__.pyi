@@ -135,17 +135,6 @@ class NormStep(Step):
         double_precision: bool,
     ) -> None: ...
 
-class ChannelStep(Step):
-    def __init__(
-        self,
-        groups: Array,
-        weight: Array | None,
-        bias: Array | None,
-        outer: int,
-        finisher: Finisher | None,
-        double_precision: bool,
-    ) -> None: ...
-
 class PoolStep(Step):
     def __init__(
         self,

@@ -15,7 +15,7 @@ from libc.string cimport memset
 
 from fastnn._kernels._plan cimport Finish, Operands, Step, finish_of
 from fastnn._kernels.fused cimport multiply_add
-from fastnn._kernels.tiles cimport COLUMNS, NARROW, ROWS, tile
+from fastnn._kernels.tiles cimport COLUMNS, ROWS, tile
 
 cnp.import_array()
 
@@ -23,6 +23,7 @@ __all__ = ["LinearStep", "linear_panels"]
 
 cdef enum:
     CHUNK = 64  # rows of one task
+    NARROW = 8  # the width of panels for up to so many outputs
 
 
 cdef struct Linear:

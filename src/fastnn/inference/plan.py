@@ -207,17 +207,14 @@ def _batch_norm(node: Node, form: Form) -> Made:
     mean, axis = node.arrays["running_mean"], form.channel(node.settings["channel_axis"])
     form.check_channels(node.settings["channel_axis"], len(mean))
     groups = _kernels.groups_from_running(mean, node.arrays["running_var"], node.settings["eps"])
-    if (groups[:, 3] != 1).any() or 0 in form.shape:  # a scale: variances near the ends of the number range
+    after = math.prod(form.shape[axis + 1 :])
+    # channels that come last have no runs, and a scale stands for variances near the ends of the number range
+    if after == 1 or (groups[:, 3] != 1).any() or 0 in form.shape:
         return _in_python(node, form)
-    weight, bias, finisher = node.arrays.get("weight"), node.arrays.get("bias"), _finisher(node.activation, form)
-    before, after = math.prod(form.shape[:axis]), math.prod(form.shape[axis + 1 :])
-    step: _kernels.Step
-    if after == 1:
-        step = _kernels.ChannelStep(groups, weight, bias, before, finisher, form.double)
-    else:
-        step = _kernels.NormStep(
-            before, after, 1, len(mean), weight, bias, node.settings["eps"], True, groups, finisher, form.double
-        )
+    step = _kernels.NormStep(
+        math.prod(form.shape[:axis]), after, 1, len(mean), node.arrays.get("weight"), node.arrays.get("bias"),
+        node.settings["eps"], True, groups, _finisher(node.activation, form), form.double,
+    )  # fmt: skip
     return Made(step, form.shape, _moved(form, form.shape))
 
 
