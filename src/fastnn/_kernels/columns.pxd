@@ -11,8 +11,7 @@
 from cython cimport floating
 from libc.math cimport fabs
 
-from fastnn._kernels.fused cimport multiply_add
-from fastnn._kernels.lanes cimport dd, dd_add, dd_product, two_sum
+from fastnn._kernels.lanes cimport dd, join, two_sum
 from fastnn._kernels.norm cimport Group, View, inverse_power
 
 cdef extern from *:
@@ -133,49 +132,6 @@ cdef inline Unit unit_of(Layout* layout, View* view, Py_ssize_t number) noexcept
     unit.first_group = unit.first_lane // view.inner
     unit.last_group = unit.last_lane // view.inner
     return unit
-
-
-# ---- terms and sums of one lane --------------------------------------------------------------------------------------
-
-cdef inline dd exact_deviation(floating x, double shift, double scale, bint cold) noexcept nogil:
-    # x·scale − shift; `cold` is a constant where this is inlined: without it scale is 1
-    cdef dd d
-    if floating is float:
-        d.high = (<double>x * scale if cold else <double>x) - shift
-        d.low = 0
-        return d
-    else:
-        return two_sum(x * scale if cold else x, -shift)
-
-
-cdef inline void add_term(double* high, double* low, dd term, floating example) noexcept nogil:
-    # `example` tells whether the terms are float32's
-    cdef dd s
-    if floating is float:
-        high[0] += term.high
-    else:
-        s = two_sum(high[0], term.high)
-        high[0] = s.high
-        low[0] += s.low + term.low
-
-
-cdef inline dd join(dd a, dd b, floating example) noexcept nogil:
-    # a + b
-    if floating is float:
-        a.high += b.high
-        return a
-    else:
-        return dd_add(a, b)
-
-
-cdef inline void add_product(double* high, double* low, dd a, dd b, floating example) noexcept nogil:
-    cdef dd p
-    if floating is float:
-        high[0] = multiply_add(a.high, b.high, high[0])
-    else:
-        p = dd_product(a.high, b.high)
-        p.low += a.high * b.low + a.low * b.high
-        add_term(high, low, p, example)
 
 
 # ---- sums of lanes over blocks ---------------------------------------------------------------------------------------

@@ -20,12 +20,12 @@ from libc.string cimport memset
 from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    FIRST, FIRST_LOW, NARROW, SECOND, SECOND_LOW, STRIP, SUMS, Layout, Span, Unit, add_product, add_term,
-    exact_deviation, lane_total, layout_of, merge_blocks, moderate, repeat, span_of, sums_of, unit_of,
+    FIRST, FIRST_LOW, NARROW, SECOND, SECOND_LOW, STRIP, SUMS, Layout, Span, Unit, lane_total, layout_of,
+    merge_blocks, moderate, repeat, span_of, sums_of, unit_of,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport inlined
-from fastnn._kernels.lanes cimport dd, dd_add, dd_scale
+from fastnn._kernels.lanes cimport add_product, add_term, dd, dd_add, dd_scale, exact_deviation
 from fastnn._kernels.norm cimport Group, Means, View, count_of, deviation, means_of
 
 cnp.import_array()

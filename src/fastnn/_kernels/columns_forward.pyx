@@ -23,14 +23,15 @@ from libc.string cimport memset
 from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    FIRST, FIRST_LOW, NARROW, SECOND, SECOND_LOW, STRIP, SUMS, Layout, Span, Unit, add_product, add_term,
-    exact_deviation, join, lane_total, layout_of, merge_blocks, moderate, repeat, span_of, sums_of, unit_of,
+    FIRST, FIRST_LOW, NARROW, SECOND, SECOND_LOW, STRIP, SUMS, Layout, Span, Unit, lane_total, layout_of,
+    merge_blocks, moderate, repeat, span_of, sums_of, unit_of,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport inlined
-from fastnn._kernels.lanes cimport dd
+from fastnn._kernels.lanes cimport add_product, add_term, dd, exact_deviation, join
 from fastnn._kernels.norm cimport (
-    AGAIN, COLD, Group, Population, Verdict, View, close_group, count_of, deviation, scale_of,
+    AGAIN, COLD, DISTANT, Group, Population, Verdict, View, claim_lines, close_group, count_of, deviation,
+    first_counted, scale_of,
 )
 
 cnp.import_array()
@@ -50,6 +51,7 @@ cdef struct Forward:
     bint centered
     bint given                  # the statistics come with the call
     bint double_precision
+    bint distant                # the result does not fit a near cache and is written in a second pass
     Group* groups               # IN if given, else OUT; (O · S)
     Population* population      # OUT  (O · S) or NULL
     double* sums                # scratch (O, blocks, rows of sums, lanes): Σ, Σ²
@@ -69,6 +71,8 @@ cdef enum:
     ATTEMPTS = 3
     # A shift may be the root of this many standard deviations off: of the 53 bits of a sum it costs ten.
     FAR = 1024
+    # narrow rows between the one that is written and the one whose lines are claimed
+    AHEAD = 4
 
 # What is known of a unit; a set of bits.
 cdef enum State:
@@ -89,19 +93,6 @@ cdef inline void set_shift(
             parameters[SHIFT * lanes + i] = shift
             parameters[SCALE * lanes + i] = scale
         lane += p.layout.columns
-
-
-cdef floating first_counted(const floating* x, const unsigned char* mask, View* view) noexcept nogil:
-    # x and mask at the group's start; 0 if none counts
-    cdef Py_ssize_t a, i, at
-    if mask == NULL:
-        return x[0]
-    for a in range(view.reduced):
-        for i in range(view.inner):
-            at = a * view.groups * view.inner + i
-            if mask[at]:
-                return x[at]
-    return 0
 
 
 cdef inline void start_unit(
@@ -293,7 +284,7 @@ cdef inline inlined apply_row(
 
 
 cdef inline inlined apply_narrow(
-    const floating* x, floating* y, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
+    const floating* x, floating* y, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows, bint distant,
 ) noexcept nogil:
     # NARROW lanes of some rows, every scale being 1
     cdef Py_ssize_t j
@@ -306,6 +297,8 @@ cdef inline inlined apply_narrow(
         factor[j] = parameters[FACTOR * lanes + j]
         offset[j] = parameters[OFFSET * lanes + j]
     while rows > 0:
+        if distant and rows > AHEAD:
+            claim_lines(y + AHEAD * lanes, NARROW)
         # in two loops: y may be x
         for j in range(NARROW):
             d[j] = deviation(x[j], shift[j], shift[j], False)
@@ -318,15 +311,17 @@ cdef inline inlined apply_narrow(
 
 cdef inline void apply_rows(
     const floating* x, floating* y, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows, Py_ssize_t n,
-    bint cold,
+    bint cold, bint distant,
 ) noexcept nogil:
     # n lanes of some rows
     cdef Py_ssize_t r, at
     if n == NARROW and not cold:
-        apply_narrow(x, y, parameters, lanes, rows)
+        apply_narrow(x, y, parameters, lanes, rows, distant)
         return
     for r in range(rows):
         at = r * lanes
+        if distant and r + 1 < rows:
+            claim_lines(y + at + lanes, n)
         if cold:
             apply_row(x + at, y + at, parameters, lanes, n, True)
         elif x == y:
@@ -344,10 +339,11 @@ cdef inline void apply_span(Forward* p, Span* span, const floating* x, floating*
     cdef bint cold = p.states[span.unit] & SCALED
     cdef Py_ssize_t base = span.outer * layout.size + first
     cdef Py_ssize_t at = base + span.first_row * lanes
-    apply_rows(x + at, y + at, parameters, lanes, span.last_row - span.first_row, span.last_lane - first, cold)
+    apply_rows(
+        x + at, y + at, parameters, lanes, span.last_row - span.first_row, span.last_lane - first, cold, p.distant)
     if span.last_rest > first:
         at = base + layout.rows * lanes
-        apply_rows(x + at, y + at, parameters, lanes, 1, span.last_rest - first, cold)
+        apply_rows(x + at, y + at, parameters, lanes, 1, span.last_rest - first, cold, False)
 
 
 # ---- tasks: each step of one unit or of one block of it --------------------------------------------------------------
@@ -432,6 +428,7 @@ cdef void run_forward(Forward* p) noexcept nogil:
     cdef Py_ssize_t units = p.layout.outer * p.layout.panels
     cdef Py_ssize_t _attempt
     cdef double half = 1.0 * p.layout.outer * p.layout.size * (8 if p.double_precision else 4)
+    p.distant = 2 * half >= DISTANT and p.x != p.y and not p.given
     if units >= 2 * team_size(units, 2 * half) or p.layout.blocks == 1:
         parallel_for(unit_task, p, units, 2 * half)
         return

@@ -1,20 +1,16 @@
-# Arithmetic that every reduction shares: double-double numbers, and sums over fixed lanes.
-#
-# A sum runs in LANES running sums of the data's own precision (registers), which are merged into WIDE running sums
-# of double (for double data: of double-double) after at most FLUSH elements each, so that rounding errors stay
-# within a few units whatever the data; the merges have one order. See the design notes in rows_forward.pyx.
+# Arithmetic that the norms' reductions share: double-double numbers, terms and sums in twice the data's precision, and
+# sums over fixed lanes of the data's own precision, which are merged into WIDE sums of double (for double data: of
+# double-double) after at most FLUSH elements each. Every order is fixed.
 
 from cython cimport floating
 from libc.math cimport fma, sqrt
-from libc.string cimport memset
+
+from fastnn._kernels.fused cimport multiply_add
 
 cdef enum:
     LANES = 64
     WIDE = 8
-    # A lane takes elements in fours, added as a tree, or singly; a single one counts double, because its roundings
-    # are one in a row of additions. After FLUSH, the lanes are merged into the wide sums.
     FLUSH = 16
-    SINGLE = 2
 
 
 # ---- double-double: high + low with |low| ≤ ulp(high)/2 ------------------------------------------------------------
@@ -86,10 +82,6 @@ cdef struct WideSum:
     double low[WIDE]
 
 
-cdef inline void clear(WideSum* total) noexcept nogil:
-    memset(total, 0, sizeof(WideSum))
-
-
 cdef inline void merge(floating* lanes, WideSum* total) noexcept nogil:
     # total += lanes, and the lanes start again from zero
     cdef Py_ssize_t i, j
@@ -121,19 +113,48 @@ cdef inline void merge(floating* lanes, WideSum* total) noexcept nogil:
         lanes[j] = 0
 
 
-cdef inline dd total_of(WideSum* total, floating example) noexcept nogil:
-    # `example` only chooses the precision
-    cdef dd s
-    cdef Py_ssize_t j
+# ---- terms and sums in twice the data's precision: float data in double, double data in double-double --------------
+
+cdef inline dd exact_deviation(floating x, double shift, double scale, bint cold) noexcept nogil:
+    # x·scale − shift; `cold` is a constant where this is inlined: without it scale is 1. Scaling by a power of two is
+    # exact, so the multiply-add rounds like the difference.
+    cdef dd d
     if floating is float:
-        s.high = (((total.high[0] + total.high[1]) + (total.high[2] + total.high[3]))
-                  + ((total.high[4] + total.high[5]) + (total.high[6] + total.high[7])))
-        s.low = 0
+        d.high = multiply_add(<double>x, scale, -shift) if cold else x - shift
+        d.low = 0
+        return d
     else:
-        s = two_sum(total.high[0], total.low[0])
-        for j in range(1, WIDE):
-            s = dd_add(s, two_sum(total.high[j], total.low[j]))
-    return s
+        return two_sum(x * scale if cold else x, -shift)
+
+
+cdef inline void add_term(double* high, double* low, dd term, floating example) noexcept nogil:
+    # `example` tells whether the terms are float32's
+    cdef dd s
+    if floating is float:
+        high[0] += term.high
+    else:
+        s = two_sum(high[0], term.high)
+        high[0] = s.high
+        low[0] += s.low + term.low
+
+
+cdef inline dd join(dd a, dd b, floating example) noexcept nogil:
+    # a + b
+    if floating is float:
+        a.high += b.high
+        return a
+    else:
+        return dd_add(a, b)
+
+
+cdef inline void add_product(double* high, double* low, dd a, dd b, floating example) noexcept nogil:
+    cdef dd p
+    if floating is float:
+        high[0] = multiply_add(a.high, b.high, high[0])
+    else:
+        p = dd_product(a.high, b.high)
+        p.low += a.high * b.low + a.low * b.high
+        add_term(high, low, p, example)
 
 
 # ---- many sums side by side, one array of high and one of low parts (for double data) ------------------------------

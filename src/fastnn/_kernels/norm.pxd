@@ -7,6 +7,7 @@ from cython cimport floating
 from libc.math cimport fabs, frexp, isfinite, ldexp, sqrt
 
 from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.inlining cimport claim, inlined
 from fastnn._kernels.lanes cimport dd, dd_add, dd_divide, dd_rsqrt, dd_scale, dd_square, two_sum
 
 cdef struct View:
@@ -24,24 +25,15 @@ cdef struct Group:
     double scale
 
 cdef enum:
-    # The first estimate of a mean comes from at least this many elements, in runs of neighbours.
-    SAMPLE = 64
-    SAMPLE_RUN = 16
-    # Elements of a group that are summed as one piece.
-    PIECE = 32768
+    # bytes read and written together from which on the result's lines are claimed ahead
+    DISTANT = 8 << 20
+    LINE = 64
 
 # What running statistics need of a group: mean, biased variance, number of elements counted.
 cdef struct Population:
     double mean
     double variance
     double count
-
-
-cdef struct Pieces:
-    # how the runs of a group fall into pieces: whole runs together, or parts of one run
-    Py_ssize_t runs
-    Py_ssize_t parts
-    Py_ssize_t count
 
 
 cdef inline Py_ssize_t start_of(View* view, Py_ssize_t group) noexcept nogil:
@@ -59,12 +51,17 @@ cdef inline Py_ssize_t count_of(const unsigned char* mask, View* view) noexcept 
     return count
 
 
-cdef inline Pieces pieces_of(View* view) noexcept nogil:
-    cdef Pieces pieces
-    pieces.parts = (view.inner + PIECE - 1) // PIECE
-    pieces.runs = max(<Py_ssize_t>1, PIECE // view.inner) if pieces.parts == 1 else 1
-    pieces.count = (view.reduced + pieces.runs - 1) // pieces.runs * pieces.parts
-    return pieces
+cdef inline floating first_counted(const floating* x, const unsigned char* mask, View* view) noexcept nogil:
+    # the first element of a group that counts, 0 if none does; x and mask at the group's start
+    cdef Py_ssize_t a, i, at
+    if mask == NULL:
+        return x[0]
+    for a in range(view.reduced):
+        for i in range(view.inner):
+            at = a * view.groups * view.inner + i
+            if mask[at]:
+                return x[at]
+    return 0
 
 
 # ---- closing a group: sums → statistics --------------------------------------------------------------------------
@@ -288,3 +285,12 @@ cdef inline double scale_of(
                 if z > largest:
                     largest = z
     return inverse_power(largest, x[0])
+
+
+# ---- the lines of a result, while its operands are summed
+
+cdef inline inlined claim_lines(const floating* result, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t at = 0
+    while at < n * <Py_ssize_t>sizeof(floating):
+        claim(<const char*>result + at)
+        at += LINE

@@ -5,11 +5,11 @@
 # begin near its mean, and none suffers from equal elements, which round alike.
 
 from cython cimport floating
-from libc.string cimport memset
-from fastnn._kernels.fused cimport multiply_add
-from fastnn._kernels.inlining cimport apart, claim, inlined
-from fastnn._kernels.lanes cimport WIDE, WideSum, dd, dd_add, dd_product, two_sum
-from fastnn._kernels.norm cimport View
+from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.lanes cimport (
+    WIDE, WideSum, add_product, add_term, dd, dd_add, exact_deviation, two_sum,
+)
+from fastnn._kernels.norm cimport View, claim_lines
 
 cdef enum:
     LANES = 32
@@ -21,9 +21,6 @@ cdef enum:
     FAR = 131072
     # elements that a thread claims at a time, at least
     BLOCK = 16384
-    # bytes read and written together from which on the result's lines are claimed ahead
-    DISTANT = 8 << 20
-    LINE = 64
 
 
 cdef inline Py_ssize_t batch_of(View* view, Py_ssize_t itemsize) noexcept nogil:
@@ -51,16 +48,6 @@ cdef inline inlined clear_lanes(Lanes* lanes, floating example) noexcept nogil:
         lanes.high[j] = 0
         if floating is double:
             lanes.low[j] = 0
-
-
-cdef inline inlined add_to_lane(double* high, double* low, Py_ssize_t j, dd term, floating example) noexcept nogil:
-    cdef dd s
-    if floating is float:
-        high[j] += term.high
-    else:
-        s = two_sum(high[j], term.high)
-        high[j] = s.high
-        low[j] += s.low + term.low
 
 
 cdef inline inlined clear_sum(WideSum* total, floating example) noexcept nogil:
@@ -105,51 +92,6 @@ cdef inline dd wide_total(const WideSum* total, floating example) noexcept nogil
     return s
 
 
-# ---- terms -----------------------------------------------------------------------------------------------------------
-
-cdef inline dd distance(floating x, double shift, double scale) noexcept nogil:
-    # x·scale − shift; scaling by a power of two is exact, so the multiply-add rounds like the difference
-    cdef dd d
-    if floating is float:
-        d.high = multiply_add(<double>x, scale, -shift)
-        d.low = 0
-    else:
-        d = two_sum(x * scale, -shift)
-    return d
-
-
-cdef inline dd times(floating g, dd d) noexcept nogil:
-    # g·d, for d as `distance` makes it
-    cdef dd p
-    if floating is float:
-        p.high = g * d.high
-        p.low = 0
-    else:
-        p = dd_product(g, d.high)
-        p.low += g * d.low
-    return p
-
-
-cdef inline dd squared(dd d, floating example) noexcept nogil:
-    cdef dd p
-    if floating is float:
-        p.high = d.high * d.high
-        p.low = 0
-    else:
-        p = dd_product(d.high, d.high)
-        p.low += 2 * d.high * d.low
-    return p
-
-
-# ---- the lines of a result, while its operands are summed
-
-cdef inline inlined claim_lines(const floating* result, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t at = 0
-    while at < n * <Py_ssize_t>sizeof(floating):
-        claim(<const char*>result + at)
-        at += LINE
-
-
 # ---- sums of one run -------------------------------------------------------------------------------------------------
 
 cdef inline inlined add_squares(
@@ -160,14 +102,11 @@ cdef inline inlined add_squares(
     cdef Py_ssize_t j
     cdef dd d
     for j in range(n):
-        d = distance(x[j], shift, scale)
+        d = exact_deviation(x[j], shift, scale, scale != 1)
         if j < skip or (mask != NULL and not mask[j]):
             d.high = d.low = 0
-        add_to_lane(sum_high, sum_low, j, d, x[0])
-        if floating is float:
-            square_high[j] = multiply_add(d.high, d.high, square_high[j])
-        else:
-            add_to_lane(square_high, square_low, j, squared(d, x[0]), x[0])
+        add_term(sum_high + j, sum_low + j, d, x[0])
+        add_product(square_high + j, square_low + j, d, d, x[0])
 
 
 cdef inline inlined sum_end(
@@ -244,17 +183,12 @@ cdef inline inlined add_products(
 ) noexcept nogil:
     # lanes skip … n − 1; `n` is a constant where this is inlined
     cdef Py_ssize_t j
-    cdef floating g
-    cdef dd term
-    term.low = 0
+    cdef dd g
+    g.low = 0
     for j in range(n):
-        g = dy[j] if j >= skip else <floating>0
-        term.high = g
-        add_to_lane(sum_high, sum_low, j, term, g)
-        if floating is float:
-            product_high[j] = multiply_add(<double>g, distance(x[j], shift, scale).high, product_high[j])
-        else:
-            add_to_lane(product_high, product_low, j, times(g, distance(x[j], shift, scale)), g)
+        g.high = dy[j] if j >= skip else <floating>0
+        add_term(sum_high + j, sum_low + j, g, x[0])
+        add_product(product_high + j, product_low + j, g, exact_deviation(x[j], shift, scale, True), x[0])
 
 
 cdef inline inlined product_end(

@@ -26,8 +26,8 @@ from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WideSum, dd, dd_add, dd_scale
-from fastnn._kernels.norm cimport Group, Means, View, count_of, deviation, means_of, start_of
-from fastnn._kernels.rows cimport BATCH, DISTANT, batch_of, block_of, clear_sum, run_products, wide_total
+from fastnn._kernels.norm cimport DISTANT, Group, Means, View, count_of, deviation, means_of, start_of
+from fastnn._kernels.rows cimport BATCH, batch_of, block_of, clear_sum, run_products, wide_total
 
 cnp.import_array()
 

@@ -26,8 +26,10 @@ from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport (
     FLUSH, LANES, WideSum, add_to_lanes, dd, dd_add, dd_scale, merge,
 )
-from fastnn._kernels.norm cimport Group, Means, View, count_of, input_gradient, means_of, normalized, offset_of
-from fastnn._kernels.rows cimport DISTANT, claim_lines, clear_sum, plain_total, wide_total
+from fastnn._kernels.norm cimport (
+    DISTANT, Group, Means, View, claim_lines, count_of, input_gradient, means_of, normalized, offset_of,
+)
+from fastnn._kernels.rows cimport clear_sum, plain_total, wide_total
 
 cnp.import_array()
 

@@ -27,11 +27,11 @@ from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WideSum
 from fastnn._kernels.norm cimport (
-    COLD, SIDE, Group, Moments, Population, Settled, Verdict, View, close_group, count_of, deviation,
-    find_moments, find_scales, normalized, offset_of, scale_of, settle, start_of,
+    COLD, DISTANT, SIDE, Group, Moments, Population, Settled, Verdict, View, close_group, count_of, deviation,
+    find_moments, find_scales, first_counted, normalized, offset_of, scale_of, settle, start_of,
 )
 from fastnn._kernels.rows cimport (
-    BATCH, BLOCK, DISTANT, batch_of, block_of, clear_sum, plain_total, run_sums, wide_total,
+    BATCH, BLOCK, batch_of, block_of, clear_sum, plain_total, run_sums, wide_total,
 )
 
 cnp.import_array()
@@ -83,19 +83,6 @@ cdef struct Forward:
 
 
 # ---- statistics ------------------------------------------------------------------------------------------------------
-
-cdef inline double first_counted(const floating* x, const unsigned char* mask, View* view) noexcept nogil:
-    # the group's first element that counts, 0 if none does; x and mask at the group's start
-    cdef Py_ssize_t a, i, at
-    if mask == NULL:
-        return x[0]
-    for a in range(view.reduced):
-        for i in range(view.inner):
-            at = a * view.groups * view.inner + i
-            if mask[at]:
-                return x[at]
-    return 0
-
 
 cdef void close_scaled(
     Forward* p, const double* x, const unsigned char* mask, double n, Group* group, Population* population,

@@ -82,9 +82,11 @@ def with_running(
     """Batch and instance norm: with the input's statistics, updating the running ones, or with those."""
     if not use_input_stats:
         assert running is not None
+        if call.mask is not None:
+            call = call._replace(mask=None)
         given = _kernels.groups_from_running(running.mean_buffer, running.var_buffer, call.eps)
-        y, groups, _ = run_forward(call._replace(mask=None), out=out, keep=keep, given=given)
-        return y, context_of(call._replace(mask=None), given, constant=True) if keep else None
+        y, groups, _ = run_forward(call, out=out, keep=keep, given=given)
+        return y, context_of(call, given, constant=True) if keep else None
     y, groups, populations = run_forward(call, out=out, keep=keep, population=running is not None)
     result = y, context_of(call, groups) if keep else None
     if running is not None and populations is not None:  # last: nothing after it can fail
