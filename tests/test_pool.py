@@ -8,7 +8,7 @@ import pytest
 
 import fastnn
 import fastnn.functional as F
-from fastnn.functional import pool
+from fastnn.functional.pool.windows import geometry
 
 CASES = [  # x shape, kernel, stride, padding, dilation, ceil_mode
     ((2, 3, 8, 8), 2, None, 0, 1, False),
@@ -212,4 +212,4 @@ def test_windows_that_see_padding_only(size, options, dtype):
 
 def test_planes_beyond_the_winners_integers():
     with pytest.raises(ValueError, match="input must have less than 2³¹ elements in each image"):
-        pool._geometry((1, 1, 2**16, 2**15), 2, None, 0, 1, False, 1, True, True, None)  # no array of 8 GB is needed
+        geometry((1, 1, 2**16, 2**15), 2, None, 0, 1, False, 1, True, True, None)  # no array of 8 GB is needed

@@ -219,7 +219,7 @@ def _batch_norm(node: Node, form: Form) -> Made:
 
 
 def _pool(node: Node, form: Form, maximum: bool) -> Made:
-    from fastnn.functional.pool import geometry
+    from fastnn.functional.pool.windows import geometry
 
     s = node.settings
     if len(form.shape) != 3:

@@ -1,0 +1,65 @@
+"""Activations and their gradients, one pass over memory each."""
+
+from fastnn.functional.activation.call import ActivationContext
+from fastnn.functional.activation.rectifiers import (
+    elu,
+    elu_backward,
+    elu_forward,
+    leaky_relu,
+    leaky_relu_backward,
+    leaky_relu_forward,
+    relu,
+    relu_backward,
+    relu_forward,
+)
+from fastnn.functional.activation.sigmoids import (
+    sigmoid,
+    sigmoid_backward,
+    sigmoid_forward,
+    tanh,
+    tanh_backward,
+    tanh_forward,
+)
+from fastnn.functional.activation.smooth import (
+    check_beta,
+    gelu,
+    gelu_backward,
+    gelu_forward,
+    gelu_kind,
+    silu,
+    silu_backward,
+    silu_forward,
+    softplus,
+    softplus_backward,
+    softplus_forward,
+)
+
+__all__ = [
+    "ActivationContext",
+    "check_beta",
+    "elu",
+    "elu_backward",
+    "elu_forward",
+    "gelu",
+    "gelu_backward",
+    "gelu_forward",
+    "gelu_kind",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "leaky_relu_forward",
+    "relu",
+    "relu_backward",
+    "relu_forward",
+    "sigmoid",
+    "sigmoid_backward",
+    "sigmoid_forward",
+    "silu",
+    "silu_backward",
+    "silu_forward",
+    "softplus",
+    "softplus_backward",
+    "softplus_forward",
+    "tanh",
+    "tanh_backward",
+    "tanh_forward",
+]
