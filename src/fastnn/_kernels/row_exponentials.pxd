@@ -6,9 +6,11 @@ from cython cimport floating
 from libc.string cimport memcpy
 
 from fastnn._kernels.elementary cimport exponential
+from fastnn._kernels.inlining cimport apart, inlined
 
 cdef enum:
     LANES = 16
+    TOPS = 64       # running maxima
 
 
 cdef inline void load(const floating* x, Py_ssize_t n, floating* lanes, floating fill) noexcept nogil:
@@ -23,22 +25,41 @@ cdef inline void load(const floating* x, Py_ssize_t n, floating* lanes, floating
             lanes[j] = x[j]
 
 
-cdef inline floating row_maximum(const floating* x, Py_ssize_t n) noexcept nogil:
-    """The largest element; NaN if there is one."""
-    cdef floating top[LANES]
+cdef inline inlined raise_maximum(const floating* x, Py_ssize_t n, floating* top) noexcept nogil:
+    """top[j] = max(top[j], x[j]), where NaN is the largest; `n` is a constant where this is inlined."""
+    cdef Py_ssize_t j
+    for j in range(n):
+        # `|` evaluates both sides, so that the loop is vector code
+        top[j] = x[j] if (x[j] > top[j]) | (x[j] != x[j]) else top[j]
+
+
+cdef inline apart find_maximum(const floating* x, Py_ssize_t n, floating* largest) noexcept nogil:
+    """OUT the largest element; NaN if there is one."""
+    cdef floating top[TOPS]
     cdef floating v[LANES]
-    cdef Py_ssize_t i, j
-    cdef floating largest
-    load(x, n, top, <floating>(-1.0 / 0.0))
-    i = LANES
+    cdef Py_ssize_t j
+    cdef Py_ssize_t i = 0
+    for j in range(TOPS):
+        top[j] = <floating>(-1.0 / 0.0)
+    while n - i >= TOPS:
+        raise_maximum(x + i, TOPS, top)
+        i += TOPS
     while i < n:
         load(x + i, n - i, v, <floating>(-1.0 / 0.0))
-        for j in range(LANES):
-            top[j] = v[j] if v[j] > top[j] or v[j] != v[j] else top[j]
+        raise_maximum(v, LANES, top)
         i += LANES
-    largest = top[0]
-    for j in range(1, LANES):
-        largest = top[j] if top[j] > largest or top[j] != top[j] else largest
+    raise_maximum(top + 32, 32, top)
+    raise_maximum(top + 16, 16, top)
+    raise_maximum(top + 8, 8, top)
+    raise_maximum(top + 4, 4, top)
+    raise_maximum(top + 2, 2, top)
+    raise_maximum(top + 1, 1, top)
+    largest[0] = top[0]
+
+
+cdef inline floating row_maximum(const floating* x, Py_ssize_t n) noexcept nogil:
+    cdef floating largest
+    find_maximum(x, n, &largest)
     return largest
 
 
@@ -49,19 +70,30 @@ cdef inline double merged(double* lanes) noexcept nogil:
     return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]))
 
 
-cdef inline double row_sum_exp(const floating* x, Py_ssize_t n, floating largest) noexcept nogil:
-    """Σ e^(x − largest), added in float64. A row of −inf only gives NaN, as −inf − (−inf) is."""
+cdef inline inlined add_exponentials(const floating* x, floating largest, double* total) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(LANES):
+        total[j] += exponential(x[j] - largest)
+
+
+cdef inline apart sum_exponentials(const floating* x, Py_ssize_t n, floating largest, double* result) noexcept nogil:
     cdef double total[LANES]
     cdef floating v[LANES]
     cdef Py_ssize_t j
     cdef Py_ssize_t i = 0
     for j in range(LANES):
         total[j] = 0
-    while i < n:
-        load(x + i, n - i, v, <floating>(-1.0 / 0.0))
-        for j in range(LANES):
-            v[j] = exponential(v[j] - largest)
-        for j in range(LANES):
-            total[j] += v[j]
+    while n - i >= LANES:
+        add_exponentials(x + i, largest, total)
         i += LANES
-    return merged(total)
+    if i < n:
+        load(x + i, n - i, v, <floating>(-1.0 / 0.0))
+        add_exponentials(v, largest, total)
+    result[0] = merged(total)
+
+
+cdef inline double row_sum_exp(const floating* x, Py_ssize_t n, floating largest) noexcept nogil:
+    """Σ e^(x − largest), added in float64. A row of −inf only gives NaN, as −inf − (−inf) is."""
+    cdef double result
+    sum_exponentials(x, n, largest, &result)
+    return result

@@ -13,6 +13,7 @@ from libc.math cimport log
 from fastnn._kernels._plan cimport Operands, Step
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.elementary cimport exponential
+from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.row_exponentials cimport LANES, load, merged, row_maximum, row_sum_exp
 
 cnp.import_array()
@@ -36,71 +37,105 @@ cdef struct Softmax:
 
 cdef inline void store(floating* out, const floating* lanes, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t j
-    if n >= LANES:
-        for j in range(LANES):
-            out[j] = lanes[j]
-    else:
-        for j in range(n):
-            out[j] = lanes[j]
+    for j in range(min(n, <Py_ssize_t>LANES)):
+        out[j] = lanes[j]
 
 
-cdef inline void forward_row(Softmax* p, Py_ssize_t row, floating example) noexcept nogil:
-    cdef const floating* x = <const floating*>p.x + row * p.n
-    cdef floating* y = <floating*>p.out + row * p.n
-    cdef floating largest = row_maximum(x, p.n)
-    cdef double s = row_sum_exp(x, p.n, largest)
+# Each of the following takes LANES elements, read before any is written, and `logarithm` as a constant.
+
+cdef inline inlined forward_lanes(
+    const floating* x, floating* y, floating largest, floating factor, double log_s, bint logarithm,
+) noexcept nogil:
+    cdef floating v[LANES]
+    cdef Py_ssize_t j
+    for j in range(LANES):
+        if logarithm:
+            v[j] = <floating>(<double>(x[j] - largest) - log_s)
+        else:
+            v[j] = exponential(x[j] - largest) * factor
+    for j in range(LANES):
+        y[j] = v[j]
+
+
+cdef inline inlined add_lanes(const floating* dy, const floating* y, double* total, bint logarithm) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(LANES):
+        total[j] += <double>dy[j] if logarithm else <double>dy[j] * y[j]
+
+
+cdef inline inlined backward_lanes(
+    const floating* dy, const floating* y, floating* dx, floating s, bint logarithm,
+) noexcept nogil:
+    cdef floating g[LANES]
+    cdef Py_ssize_t j
+    for j in range(LANES):
+        g[j] = dy[j] - exponential(y[j]) * s if logarithm else y[j] * (dy[j] - s)
+    for j in range(LANES):
+        dx[j] = g[j]
+
+
+cdef inline inlined forward_run(const floating* x, floating* y, Py_ssize_t n, bint logarithm) noexcept nogil:
+    cdef floating largest = row_maximum(x, n)
+    cdef double s = row_sum_exp(x, n, largest)
     cdef double log_s = log(s)
     cdef floating factor = <floating>(1 / s)
     cdef floating v[LANES]
     cdef Py_ssize_t i = 0
-    cdef Py_ssize_t j
-    while i < p.n:
-        load(x + i, p.n - i, v, <floating>0.0)
-        if p.logarithm:
-            for j in range(LANES):
-                v[j] = <floating>(<double>(v[j] - largest) - log_s)
-        else:
-            for j in range(LANES):
-                v[j] = exponential(v[j] - largest) * factor
-        store(y + i, v, p.n - i)
+    while n - i >= LANES:
+        forward_lanes(x + i, y + i, largest, factor, log_s, logarithm)
         i += LANES
+    if i < n:
+        load(x + i, n - i, v, <floating>0.0)
+        forward_lanes(v, v, largest, factor, log_s, logarithm)
+        store(y + i, v, n - i)
 
 
-cdef inline void backward_row(Softmax* p, Py_ssize_t row, floating example) noexcept nogil:
-    cdef const floating* y = <const floating*>p.x + row * p.n
-    cdef const floating* dy = <const floating*>p.dy + row * p.n
-    cdef floating* dx = <floating*>p.out + row * p.n
+cdef inline inlined backward_run(
+    const floating* y, const floating* dy, floating* dx, Py_ssize_t n, bint logarithm,
+) noexcept nogil:
     cdef double total[LANES]
     cdef floating v[LANES]
     cdef floating g[LANES]
     cdef floating s
-    cdef Py_ssize_t i = 0
-    cdef Py_ssize_t j
+    cdef Py_ssize_t whole = n - n % LANES
+    cdef Py_ssize_t i, j
     for j in range(LANES):
         total[j] = 0
-    while i < p.n:
-        load(dy + i, p.n - i, g, <floating>0.0)
-        if p.logarithm:
-            for j in range(LANES):
-                total[j] += g[j]
-        else:
-            load(y + i, p.n - i, v, <floating>0.0)
-            for j in range(LANES):
-                total[j] += <double>g[j] * v[j]
+    load(y + whole, n - whole, v, <floating>0.0)
+    load(dy + whole, n - whole, g, <floating>0.0)
+    i = 0
+    while i < whole:
+        add_lanes(dy + i, y + i, total, logarithm)
         i += LANES
+    if whole < n:
+        add_lanes(g, v, total, logarithm)
     s = <floating>merged(total)
     i = 0
-    while i < p.n:
-        load(dy + i, p.n - i, g, <floating>0.0)
-        load(y + i, p.n - i, v, <floating>0.0)
-        if p.logarithm:
-            for j in range(LANES):
-                g[j] = g[j] - exponential(v[j]) * s
-        else:
-            for j in range(LANES):
-                g[j] = v[j] * (g[j] - s)
-        store(dx + i, g, p.n - i)
+    while i < whole:
+        backward_lanes(dy + i, y + i, dx + i, s, logarithm)
         i += LANES
+    if whole < n:
+        backward_lanes(g, v, g, s, logarithm)
+        store(dx + whole, g, n - whole)
+
+
+cdef inline apart forward_row(Softmax* p, Py_ssize_t row, floating example) noexcept nogil:
+    cdef const floating* x = <const floating*>p.x + row * p.n
+    cdef floating* y = <floating*>p.out + row * p.n
+    if p.logarithm:
+        forward_run(x, y, p.n, True)
+    else:
+        forward_run(x, y, p.n, False)
+
+
+cdef inline apart backward_row(Softmax* p, Py_ssize_t row, floating example) noexcept nogil:
+    cdef const floating* y = <const floating*>p.x + row * p.n
+    cdef const floating* dy = <const floating*>p.dy + row * p.n
+    cdef floating* dx = <floating*>p.out + row * p.n
+    if p.logarithm:
+        backward_run(y, dy, dx, p.n, True)
+    else:
+        backward_run(y, dy, dx, p.n, False)
 
 
 cdef void forward_task(void* arguments, Py_ssize_t block) noexcept nogil:
