@@ -63,6 +63,8 @@ class Sequential(Layer):
     )
     """
 
+    _layers: tuple[Layer, ...] = ()  # those that the attributes name, in their order
+
     def __init__(self, *layers: Layer | Mapping[str, Layer]) -> None:
         super().__init__()
         named: Mapping[str, Any]
@@ -78,7 +80,18 @@ class Sequential(Layer):
             if not isinstance(name, str) or not name or "." in name or hasattr(self, name):
                 raise ValueError(f"a layer's name must be a string without dots that is not taken, got {name!r}")
             setattr(self, name, layer)
-        self._layers: tuple[Layer, ...] = tuple(named.values())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A layer set under the name of another takes its place, under a new name the last one."""
+        super().__setattr__(name, value)
+        self._collect()
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        self._collect()
+
+    def _collect(self) -> None:
+        super().__setattr__("_layers", tuple(layer for _, layer in self.named_children()))
 
     def _evaluate(self, x: Array) -> Array:
         for layer in self._layers:
@@ -118,9 +131,9 @@ class Sequential(Layer):
     def __getitem__(self, index: slice) -> "Sequential": ...
 
     def __getitem__(self, index: int | slice) -> Layer:
-        """One layer, or a Sequential of some that shares them."""
+        """One layer, or a Sequential of some that shares them, under the names that they have here."""
         if isinstance(index, slice):
-            return Sequential(*self._layers[index])
+            return Sequential(dict(list(self.named_children())[index]))
         return self._layers[index]
 
 
