@@ -319,6 +319,12 @@ def test_divergence_stops_before_the_step():
         ({"epochs": 1.5}, ValueError, "epochs must be"),
         ({"batch_size": -3}, ValueError, "batch_size must be"),
         ({"accumulation": True}, ValueError, "accumulation must be"),
+        ({"generator": np.random.default_rng()}, TypeError, "generator must be a fastnn.Generator, got numpy"),
+        ({"callback": 3}, TypeError, "callback must be a function, got int"),
+        ({"augment": 3}, TypeError, "augment must be a function, got int"),
+        ({"checkpoint": "no such folder/file"}, ValueError, "checkpoint must be a file in an existing folder, got 'no"),
+        ({"checkpoint": "."}, ValueError, "checkpoint must be a file in an existing folder, got '.'"),
+        ({"checkpoint": "file", "metadata": {"epochs": 3}}, TypeError, "must be str, got int"),
     ],
 )
 def test_refused_before_anything_changes(changes, error, message):
@@ -327,6 +333,30 @@ def test_refused_before_anything_changes(changes, error, message):
     with pytest.raises(error, match=message):
         fit(model, F.cross_entropy, fastnn.SGD(model.parameters(), lr=0.1), **arguments)
     np.testing.assert_array_equal(model.weight.data, weight)
+
+
+def test_model_and_optimizer_have_their_types():
+    model = fastnn.Linear(5, 3)
+    with pytest.raises(TypeError, match=r"model must be a fastnn\.Layer, got str"):
+        fit("model", F.cross_entropy, fastnn.SGD(model.parameters(), lr=0.1), blobs(), 1)
+    with pytest.raises(TypeError, match=r"optimizer must be a fastnn\.SGD, got str"):
+        fit(model, F.cross_entropy, "SGD", blobs(), 1)
+
+
+def test_parameters_that_are_not_finite_are_not_kept(tmp_path):
+    """The last step of an epoch may spoil them after a finite loss."""
+    path = tmp_path / "checkpoint"
+    x, y = blobs()
+    model = fastnn.Linear(5, 3, rng=0)
+    fit(model, F.cross_entropy, fastnn.SGD(model.parameters(), lr=0.1), (x, y), 1, checkpoint=path)
+    before, start = path.read_bytes(), model.state_dict()
+    for callback in (None, lambda event: True):
+        model.load_state_dict(start)
+        optimizer = fastnn.SGD(model.parameters(), lr=1e38)
+        with pytest.raises(DivergenceError, match=r"weight is not finite after step 0 \(epoch 0\)") as caught:
+            fit(model, F.cross_entropy, optimizer, (x * 1e3, y), 1, checkpoint=path, callback=callback)
+        assert len(caught.value.history.loss) == 1
+        assert path.read_bytes() == before
 
 
 def test_the_mode_is_as_it_was():

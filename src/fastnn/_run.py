@@ -17,7 +17,7 @@ from fastnn.random import Generator, default_generator
 Array = npt.NDArray[Any]
 Path = str | os.PathLike[str]
 
-__all__ = ["History", "Position", "Recorder", "Run", "generators"]
+__all__ = ["History", "Position", "Recorder", "Run", "check_target", "generators"]
 
 
 class History(NamedTuple):
@@ -153,6 +153,14 @@ class Run:
         """Everything that saves and loads its own state, by its part of the file."""
         numbered = {f"generator{k}": generator for k, generator in enumerate(self.generators)}
         return {"model": self.model, "optimizer": self.optimizer, **numbered}
+
+
+def check_target(path: Path, metadata: Mapping[str, str] | None) -> None:
+    """Raise before the training what `Run.save` would raise after its first epoch."""
+    target = os.path.realpath(path)
+    if os.path.isdir(target) or not os.path.isdir(os.path.dirname(target)):
+        raise ValueError(f"checkpoint must be a file in an existing folder, got {os.fspath(path)!r}")
+    checkpoint.check_metadata(metadata or {})
 
 
 def _history(arrays: Mapping[str, Array]) -> History:

@@ -140,9 +140,7 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Mapp
 
     header: dict[str, Any] = {}
     if metadata is not None:
-        for key in metadata:
-            _check_text(key, "metadata keys")
-            _check_text(metadata[key], f"metadata[{key!r}]")
+        check_metadata(metadata)
         header["__metadata__"] = {key: metadata[key] for key in sorted(metadata)}
     offset = 0
     for name, dtype, array in named:
@@ -161,6 +159,13 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Mapp
             file.write(_stored(array, dtype))
 
     _files.replace(path, write)
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Raise unless it maps text to text, as `save` demands."""
+    for key in metadata:
+        _check_text(key, "metadata keys")
+        _check_text(metadata[key], f"metadata[{key!r}]")
 
 
 def _check_text(value: Any, what: str) -> None:

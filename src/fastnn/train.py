@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastnn._bar import Bar
 from fastnn._losses import Companions, companions
-from fastnn._run import History, Position, Recorder, Run, generators
+from fastnn._run import History, Position, Recorder, Run, check_target, generators
 from fastnn.gradients import GradientAccumulator
 from fastnn.layers.base import Layer
 from fastnn.optim import SGD
@@ -24,7 +24,9 @@ __all__ = ["DivergenceError", "Evaluation", "Event", "History", "evaluate", "fit
 
 
 class DivergenceError(FloatingPointError):
-    """The loss became NaN or infinite; the parameters are those before that step.
+    """The loss became NaN or infinite, or a parameter is so when it would be saved.
+
+    In the first case the parameters are those before the step of that loss. The checkpoint stays as it was.
 
     Attributes
     ----------
@@ -62,6 +64,7 @@ class Evaluation(NamedTuple):
     accuracy: float
 
 
+_ADVICE = "use a lower learning rate, a warm-up or clip_norm, and look for NaN in the data"
 _NOT_ASKED = Evaluation(math.nan, math.nan)
 
 
@@ -108,6 +111,15 @@ def _check_data(data: Any, name: str) -> Data:
     return x, y
 
 
+def _check_kind(value: Any, name: str, kind: Any) -> None:
+    if not isinstance(value, kind):
+        expected = "function" if kind == Callable | None else f"fastnn.{kind.__name__}"
+        got = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix(
+            "builtins."
+        )  # NumPy has a Generator too
+        raise TypeError(f"{name} must be a {expected}, got {got}")
+
+
 def _check_count(value: int, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
@@ -127,6 +139,16 @@ def _parts(n: int, size: int) -> list[slice]:
     length, longer = divmod(n, count)
     bounds = [k * length + min(k, longer) for k in range(count + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(bounds)]
+
+
+def _check_finite(model: Layer, epoch: int, recorder: Recorder) -> None:
+    """A step may spoil the parameters although its loss was finite; nobody should keep them."""
+    for name, parameter in model.named_parameters():
+        if not np.isfinite(parameter.data).all():
+            raise DivergenceError(
+                f"{name} is not finite after step {len(recorder.steps) - 1} (epoch {epoch}): {_ADVICE}",
+                recorder.history(),
+            )
 
 
 def _correct(output: Array, target: Array) -> float:
@@ -293,9 +315,11 @@ def fit(
     Raises
     ------
     DivergenceError
-        If the loss of a minibatch is NaN or infinite.
+        If the loss of a minibatch is NaN or infinite, or a parameter when an epoch or the training ends.
     CheckpointError
         If the file to resume from is malformed or belongs to another model, data size or batch size.
+    TypeError, ValueError
+        Before the first step, if an argument is none of the above; `checkpoint` must be in an existing folder.
 
     Notes
     -----
@@ -319,14 +343,21 @@ def fit(
     (300,)
     """
     pair = companions(loss)
+    _check_kind(model, "model", Layer)
+    _check_kind(optimizer, "optimizer", SGD)
     x, y = _check_data(data, "data")
     held_out = None if validation is None else _check_data(validation, "validation")
     batch_size, accumulation = _check_count(batch_size, "batch_size"), _check_count(accumulation, "accumulation")
     epochs = _check_count(epochs, "epochs")
     source = default_generator() if generator is None else generator
+    _check_kind(source, "generator", Generator)
+    _check_kind(augment, "augment", Callable | None)
+    _check_kind(callback, "callback", Callable | None)
     recorder, position = Recorder(), Position()
     settings = {"samples": len(x), "batch_size": batch_size, "accumulation": accumulation}
     run = Run(model, optimizer, generators(model, source), recorder, settings)
+    if checkpoint is not None:
+        check_target(checkpoint, metadata)
     if resume:
         if checkpoint is None:
             raise ValueError("resume needs the path of a checkpoint")
@@ -351,15 +382,16 @@ def fit(
                 )
                 if not math.isfinite(value):
                     raise DivergenceError(
-                        f"the loss became {value} at step {len(recorder.steps)} (epoch {epoch}): use a lower learning "
-                        "rate, a warm-up or clip_norm, and look for NaN in the data",
+                        f"the loss became {value} at step {len(recorder.steps)} (epoch {epoch}): {_ADVICE}",
                         recorder.history(),
                     )
                 recorder.steps.append((value, float(optimizer.step())))
                 bar.step(*recorder.steps[-1], right)
                 if callback is not None and callback(Event(epoch, len(recorder.steps), *recorder.steps[-1])):
+                    _check_finite(model, epoch, recorder)
                     save(Position(epoch, index + 1, order))
                     return recorder.history()
+            _check_finite(model, epoch, recorder)
             position = Position(epoch + 1)
             training = evaluate(model, loss, (x, y)) if evaluate_training else _NOT_ASKED
             validated = evaluate(model, loss, held_out) if held_out is not None else _NOT_ASKED
