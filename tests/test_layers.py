@@ -1,5 +1,6 @@
 """The layer protocol, containers and their names, and whole models against PyTorch."""
 
+import copy
 from collections import OrderedDict
 
 import numpy as np
@@ -152,8 +153,34 @@ def test_sequential():
     assert empty.backward(np.ones(3)).shape == (3,)
 
 
+def test_a_layer_of_a_sequential_can_be_replaced():
+    model = fastnn.Sequential({"body": fastnn.Linear(3, 4), "head": fastnn.Linear(4, 2)})
+    model.head = fastnn.Linear(4, 7)
+    assert model(np.ones((1, 3), np.float32)).shape == (1, 7)
+    assert model.backward(np.ones((1, 7), np.float32)).shape == (1, 3)
+    assert model.head.weight.grad.any()
+    model.last = fastnn.Linear(7, 5)
+    assert list(model) == [model.body, model.head, model.last]
+    del model.head, model.last
+    assert list(model) == [model.body]
+    twin = copy.deepcopy(model)
+    assert list(twin) == [twin.body]
+    assert twin.body is not model.body
+
+
+def test_a_state_must_be_a_mapping():
+    with pytest.raises(TypeError, match="d must be a mapping from names to arrays, got list"):
+        fastnn.Linear(2, 3).load_state_dict([1])
+
+
+def test_slices_keep_the_names():
+    model = fastnn.Sequential(fastnn.ReLU(), fastnn.Linear(3, 4), fastnn.Sequential({"head": fastnn.Linear(4, 2)}))
+    assert list(model[1:].state_dict()) == ["1.weight", "1.bias", "2.head.weight", "2.head.bias"]
+    assert model[1:][0] is model[1]
+
+
 def test_names_of_the_layers_must_be_free():
-    for name in ("", "a.b", "training", "parameters", 3):
+    for name in ("", "a.b", "training", "parameters", "_layers", 3):
         with pytest.raises(ValueError, match="name must be"):
             fastnn.Sequential({name: fastnn.ReLU()})
     with pytest.raises(TypeError, match="layers must be"):
@@ -242,6 +269,12 @@ def test_summary(capsys):
     with pytest.raises(ValueError, match="four axes"):
         fastnn.summary(model, (3, 4))
     assert not any("_evaluate" in vars(layer) for _, layer in model.named_layers())
+    with pytest.raises(TypeError, match="model must be a layer, got str"):
+        fastnn.summary("model", (3, 4))
+    with pytest.raises(TypeError, match="input_shape must be"):
+        fastnn.summary(model, (3.5, 4))
+    with pytest.raises(ValueError, match="input_shape must hold"):
+        fastnn.summary(model, (3, -4))
 
 
 @pytest.mark.parametrize(

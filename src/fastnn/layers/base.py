@@ -1,6 +1,6 @@
 """What every layer is: parameters, buffers and children found by looking at its attributes, and one call protocol."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -221,12 +221,12 @@ class Layer:
         """Copies of all parameters and buffers under PyTorch's names."""
         return {name: array.copy() for name, array in self._state()}
 
-    def load_state_dict(self, d: dict[str, Array], strict: bool = True) -> None:
+    def load_state_dict(self, d: Mapping[str, Array], strict: bool = True) -> None:
         """Copy the arrays of `d` into the parameters and buffers of the same names; all of them or, on error, none.
 
         Parameters
         ----------
-        d : dict of str to ndarray
+        d : mapping of str to ndarray
             As `state_dict` returns it. Floating arrays are converted to each parameter's dtype, as in PyTorch.
         strict : bool, default True
             Whether missing and unexpected names are an error.
@@ -236,6 +236,8 @@ class Layer:
         ValueError
             Naming the missing and unexpected keys, or the key whose shape differs.
         """
+        if not isinstance(d, Mapping):
+            raise TypeError(f"d must be a mapping from names to arrays, got {type(d).__name__}")
         own = dict(self._state())
         missing, unexpected = sorted(own.keys() - d.keys() - self._optional_state()), sorted(d.keys() - own.keys())
         if strict and (missing or unexpected):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import _arrays
 from fastnn.layers.base import Layer
 
 Array = npt.NDArray[Any]
@@ -41,10 +42,15 @@ def summary(model: Layer, input_shape: Sequence[int], *, dtype: npt.DTypeLike | 
       (1): ReLU()         (1, 10)                0
     650 parameters, 2.5 KiB
     """
+    if not isinstance(model, Layer):
+        raise TypeError(f"model must be a layer, got {type(model).__name__}")
+    shape = _arrays.integers(input_shape, "input_shape")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"input_shape must hold integers of at least 0, got {shape}")
     parameters = model.parameters()
     if dtype is None:
         dtype = parameters[0].data.dtype if parameters else np.float32
-    shapes = _shapes(model, np.zeros(tuple(input_shape), dtype))
+    shapes = _shapes(model, np.zeros(shape, dtype))
     rows = [("layer", "output shape", "parameters")]
     for name, layer in model.named_layers():
         depth = name.count(".") + 1 if name else 0
