@@ -114,9 +114,8 @@ def _check_data(data: Any, name: str) -> Data:
 def _check_kind(value: Any, name: str, kind: Any) -> None:
     if not isinstance(value, kind):
         expected = "function" if kind == Callable | None else f"fastnn.{kind.__name__}"
-        got = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix(
-            "builtins."
-        )  # NumPy has a Generator too
+        # with the module, since NumPy has a Generator too
+        got = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
         raise TypeError(f"{name} must be a {expected}, got {got}")
 
 
@@ -319,7 +318,7 @@ def fit(
     CheckpointError
         If the file to resume from is malformed or belongs to another model, data size or batch size.
     TypeError, ValueError
-        Before the first step, if an argument is none of the above; `checkpoint` must be in an existing folder.
+        Before the first step, if an argument is not as described; `checkpoint` must lie in an existing folder.
 
     Notes
     -----
