@@ -58,6 +58,11 @@ CASES = [  # x shape, (out, kernel), stride, padding, dilation, groups
     ((2, 1, 4, 4), (2, (2, 2)), (3, 3), (5, 6), (3, 2), 1),  # windows wholly in the padding
     ((40, 16, 8, 8), (8, (3, 3)), (1, 1), (1, 1), (1, 1), 1),  # several images in a block, more than one block
     ((2, 40, 40, 41), (3, (3, 3)), (1, 1), (1, 1), (1, 1), 1),  # one image is several blocks; terms > 320
+    # 16 channels of a group or more are side by side in the gradient of the weights; 256 pixels are one running sum
+    ((3, 4, 9, 8), (80, (3, 2)), (2, 3), (2, 1), (1, 2), 2),
+    ((70, 2, 4, 4), (33, (3, 3)), (1, 1), (1, 1), (1, 1), 1),
+    ((2, 3, 20, 23), (20, (3, 3)), (1, 1), (1, 1), (1, 1), 1),
+    ((2, 1, 3, 300), (16, (2, 3)), (1, 1), (0, 1), (1, 1), 1),
     ((0, 3, 5, 6), (4, (3, 3)), (1, 1), (0, 0), (1, 1), 1),
 ]
 

@@ -9,8 +9,11 @@ Design
       over k in order, one fused multiply-add each. Every number is one sum in one order, so neither threads nor
       the ISA nor the tile's form change a bit, and it is the same sum in both layouts.
   (C) A tile (tiles.pxd) is ROWS results m by COLUMNS neighbours q in registers.
-  (D) The gradient of the weights sums over q: tiles of 4 by 3 weights, LANES running sums each, at most QUANTUM
-      elements, then float64. Padding columns of dy are zero.
+  (D) The gradient of the weights sums over pixels. From SIDE_BY_SIDE output channels of a group on, dy is copied with
+      its channels side by side: a tile is TAPS terms by `wide` channels in registers, each weight one running sum of
+      at most PIXELS pixels, then float64. Pixels of the planes' padding cost nothing here. With fewer channels, tiles
+      of 4 by 3 weights sum over q, in LANES running sums each, at most QUANTUM elements, then float64; padding
+      columns of dy are zero.
   (E) Several images share a plane (long runs); as many as make about a megabyte, so that the planes stay in cache.
       Copying and multiplying are separate parallel loops.
   (F) In a plan, weights are packed once, and residual and activation are applied to a tile before it is stored.
@@ -24,7 +27,8 @@ from libc.string cimport memset
 from fastnn._kernels._plan cimport Finish, Operands, Step, finish_of, loop
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
-from fastnn._kernels.tiles cimport COLUMNS, ROWS, WIDTH, tile
+from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.tiles cimport COLUMNS, HALVES, ROWS, WIDTH, tile
 
 cnp.import_array()
 
@@ -39,6 +43,10 @@ cdef enum:
     QUANTUM = 2048
     TOGETHER = 16   # channels that are neighbours in memory and copied together
     WEIGHTS = 48    # of one row, in one task of the weight gradient
+    SIDE_BY_SIDE = 16
+    TAPS = 9        # a 3×3 kernel's; their sums and the operands fit 32 registers, or 16 with half the columns
+    WIDEST = 32
+    PIXELS = 256
 
 PLANE_MARGIN, PLANE_MULTIPLE = MARGIN, LANES
 
@@ -104,6 +112,12 @@ cdef struct Gradient:
     Py_ssize_t span             # q up to the last result
     Py_ssize_t row_tiles
     Py_ssize_t term_blocks
+    Py_ssize_t images
+    Py_ssize_t sizes[2]         # rows and columns of dy
+    Py_ssize_t height
+    Py_ssize_t width
+    Strides at                  # of dy
+    const void* source          # dy, from the pass's first image on
     bint double_precision
 
 
@@ -117,7 +131,7 @@ cdef inline void copy_planes(Copy* p, Py_ssize_t task, floating example) noexcep
     cdef Py_ssize_t top = p.starts[2 * phase]
     cdef Py_ssize_t left = p.starts[2 * phase + 1]
     cdef Py_ssize_t step = p.steps[1] * p.at.column
-    cdef Py_ssize_t apart = p.phases * p.plane
+    cdef Py_ssize_t gap = p.phases * p.plane
     cdef floating* d = <floating*>p.planes + (channel * p.phases + phase) * p.plane
     cdef const floating* x
     cdef Py_ssize_t image, r, row, j, c, low, high
@@ -131,7 +145,7 @@ cdef inline void copy_planes(Copy* p, Py_ssize_t task, floating example) noexcep
         for r in range(p.height):
             row = top + r * p.steps[0]
             if row < 0 or row >= p.sizes[0]:
-                zero(d, count, apart, 0, p.width)
+                zero(d, count, gap, 0, p.width)
             else:
                 x = (
                     <const floating*>p.x + (p.first + image) * p.at.image + channel * p.at.channel + row * p.at.row
@@ -140,13 +154,13 @@ cdef inline void copy_planes(Copy* p, Py_ssize_t task, floating example) noexcep
                 if p.together == 1 and step == 1:
                     copy_row(d, x, p.width, low, high)
                 else:
-                    zero(d, count, apart, 0, low)
+                    zero(d, count, gap, 0, low)
                     for j in range(low, high):
                         for c in range(count):
-                            d[c * apart + j] = x[j * step + c]
-                    zero(d, count, apart, high, p.width)
+                            d[c * gap + j] = x[j * step + c]
+                    zero(d, count, gap, high, p.width)
             d += p.width
-    zero(d, count, apart, 0, MARGIN)
+    zero(d, count, gap, 0, MARGIN)
 
 
 cdef inline void copy_row(
@@ -168,12 +182,12 @@ cdef inline void copy_row(
 
 
 cdef inline void zero(
-    floating* d, Py_ssize_t count, Py_ssize_t apart, Py_ssize_t low, Py_ssize_t high,
+    floating* d, Py_ssize_t count, Py_ssize_t gap, Py_ssize_t low, Py_ssize_t high,
 ) noexcept nogil:
     cdef Py_ssize_t c, j
     for c in range(count):
         for j in range(low, high):
-            d[c * apart + j] = 0
+            d[c * gap + j] = 0
 
 
 cdef void copy_task(void* arguments, Py_ssize_t task) noexcept nogil:
@@ -419,6 +433,215 @@ cdef void gradient_task(void* arguments, Py_ssize_t task) noexcept nogil:
         gradient_block(p, task, <float>0)
 
 
+# ---- gradient of the weights, channels side by side ----------------------------------------------------------------
+
+cdef struct Patch:
+    # pixels of one running sum: how many, and the steps between rows and images behind the last pixel of a row
+    Py_ssize_t images
+    Py_ssize_t rows
+    Py_ssize_t columns
+    Py_ssize_t x_row
+    Py_ssize_t x_image
+    Py_ssize_t y_row
+    Py_ssize_t y_image
+
+
+cdef inline Py_ssize_t wide(bint double_precision) noexcept nogil:
+    # channels of a tile: two registers' worth where there are 32 registers, one where there are 16
+    cdef Py_ssize_t n = COLUMNS if HALVES == 0 else COLUMNS // 2
+    return n // 2 if double_precision else n
+
+
+cdef inline inlined patch_sums(
+    const Patch* p, const floating* x, const Py_ssize_t* shifts, const floating* y, double* sums, Py_ssize_t n,
+    Py_ssize_t stride,
+) noexcept nogil:
+    # sums (TAPS, WIDEST) += Σ over the patch of x[shifts[k] + pixel]·y[pixel · stride + j], j < n, a constant
+    cdef floating s0[WIDEST]
+    cdef floating s1[WIDEST]
+    cdef floating s2[WIDEST]
+    cdef floating s3[WIDEST]
+    cdef floating s4[WIDEST]
+    cdef floating s5[WIDEST]
+    cdef floating s6[WIDEST]
+    cdef floating s7[WIDEST]
+    cdef floating s8[WIDEST]
+    cdef const floating* x0 = x + shifts[0]
+    cdef const floating* x1 = x + shifts[1]
+    cdef const floating* x2 = x + shifts[2]
+    cdef const floating* x3 = x + shifts[3]
+    cdef const floating* x4 = x + shifts[4]
+    cdef const floating* x5 = x + shifts[5]
+    cdef const floating* x6 = x + shifts[6]
+    cdef const floating* x7 = x + shifts[7]
+    cdef const floating* x8 = x + shifts[8]
+    cdef Py_ssize_t images, rows, end, j
+    cdef Py_ssize_t q = 0
+    cdef floating v
+    for j in range(n):
+        s0[j] = s1[j] = s2[j] = s3[j] = s4[j] = s5[j] = s6[j] = s7[j] = s8[j] = 0
+    images = p.images
+    while images > 0:
+        rows = p.rows
+        while rows > 0:
+            end = q + p.columns
+            while q < end:
+                for j in range(n):
+                    v = y[j]
+                    s0[j] = multiply_add(x0[q], v, s0[j])
+                    s1[j] = multiply_add(x1[q], v, s1[j])
+                    s2[j] = multiply_add(x2[q], v, s2[j])
+                    s3[j] = multiply_add(x3[q], v, s3[j])
+                    s4[j] = multiply_add(x4[q], v, s4[j])
+                    s5[j] = multiply_add(x5[q], v, s5[j])
+                    s6[j] = multiply_add(x6[q], v, s6[j])
+                    s7[j] = multiply_add(x7[q], v, s7[j])
+                    s8[j] = multiply_add(x8[q], v, s8[j])
+                y += stride
+                q += 1
+            q += p.x_row
+            y += p.y_row
+            rows -= 1
+        q += p.x_image
+        y += p.y_image
+        images -= 1
+    for j in range(n):
+        sums[j] += s0[j]
+        sums[WIDEST + j] += s1[j]
+        sums[2 * WIDEST + j] += s2[j]
+        sums[3 * WIDEST + j] += s3[j]
+        sums[4 * WIDEST + j] += s4[j]
+        sums[5 * WIDEST + j] += s5[j]
+        sums[6 * WIDEST + j] += s6[j]
+        sums[7 * WIDEST + j] += s7[j]
+        sums[8 * WIDEST + j] += s8[j]
+
+
+cdef apart patch_wide(
+    const Patch* p, const floating* x, const Py_ssize_t* shifts, const floating* y, double* sums,
+) noexcept nogil:
+    if floating is float:
+        patch_sums(p, x, shifts, y, sums, wide(False), wide(False))
+    else:
+        patch_sums(p, x, shifts, y, sums, wide(True), wide(True))
+
+
+cdef apart patch_half(
+    const Patch* p, const floating* x, const Py_ssize_t* shifts, const floating* y, double* sums,
+) noexcept nogil:
+    if floating is float:
+        patch_sums(p, x, shifts, y, sums, wide(False) // 2, wide(False))
+    else:
+        patch_sums(p, x, shifts, y, sums, wide(True) // 2, wide(True))
+
+
+cdef inline void taps_block(Gradient* p, Py_ssize_t task, floating example) noexcept nogil:
+    # one tile of weights over all pixels of the pass
+    cdef Py_ssize_t n = wide(p.double_precision)
+    cdef Py_ssize_t blocks = (p.rows + n - 1) // n
+    cdef Py_ssize_t group = task // (blocks * p.term_blocks)
+    cdef Py_ssize_t block = task // p.term_blocks % blocks
+    cdef Py_ssize_t first = task % p.term_blocks * TAPS
+    cdef Py_ssize_t rows = min(n, p.rows - block * n)
+    cdef Py_ssize_t terms = min(<Py_ssize_t>TAPS, p.terms - first)
+    cdef Py_ssize_t pixels = p.sizes[0] * p.sizes[1]
+    cdef const floating* planes = <const floating*>p.planes + group * p.group
+    cdef const floating* dy = <const floating*>p.dy + (group * blocks + block) * p.images * pixels * n
+    cdef double* total = p.total + (group * p.rows + block * n) * p.terms + first
+    cdef double sums[TAPS * WIDEST]
+    cdef Py_ssize_t shifts[TAPS]
+    cdef Patch patch
+    cdef Py_ssize_t images = max(<Py_ssize_t>1, PIXELS // pixels)
+    cdef Py_ssize_t height = min(p.sizes[0], max(<Py_ssize_t>1, PIXELS // p.sizes[1]))
+    cdef Py_ssize_t width = min(p.sizes[1], <Py_ssize_t>PIXELS)
+    cdef Py_ssize_t image, i, j, k
+    cdef const floating* x
+    cdef const floating* y
+    memset(sums, 0, sizeof(sums))
+    for k in range(TAPS):  # those beyond the last repeat it and are not added
+        shifts[k] = p.shifts[first + min(k, terms - 1)]
+    image = 0
+    while image < p.images:
+        patch.images = min(images, p.images - image)
+        i = 0
+        while i < p.sizes[0]:
+            patch.rows = min(height, p.sizes[0] - i)
+            patch.x_image = (p.height - patch.rows) * p.width
+            patch.y_image = (p.sizes[0] - patch.rows) * p.sizes[1] * n
+            j = 0
+            while j < p.sizes[1]:
+                patch.columns = min(width, p.sizes[1] - j)
+                patch.x_row = p.width - patch.columns
+                patch.y_row = (p.sizes[1] - patch.columns) * n
+                x = planes + (image * p.height + i) * p.width + j
+                y = dy + (image * pixels + i * p.sizes[1] + j) * n
+                if rows <= n // 2:
+                    patch_half(&patch, x, shifts, y, sums)
+                else:
+                    patch_wide(&patch, x, shifts, y, sums)
+                j += width
+            i += height
+        image += images
+    for j in range(rows):
+        for k in range(terms):
+            total[j * p.terms + k] += sums[k * WIDEST + j]
+
+
+cdef void taps_task(void* arguments, Py_ssize_t task) noexcept nogil:
+    cdef Gradient* p = <Gradient*>arguments
+    if p.double_precision:
+        taps_block(p, task, <double>0)
+    else:
+        taps_block(p, task, <float>0)
+
+
+cdef inline void turn_block(Gradient* p, Py_ssize_t task, floating example) noexcept nogil:
+    # dy of one image and block of channels, pixels by channels; zeros where there are fewer channels
+    cdef Py_ssize_t n = wide(p.double_precision)
+    cdef Py_ssize_t blocks = (p.rows + n - 1) // n
+    cdef Py_ssize_t group = task // (blocks * p.images)
+    cdef Py_ssize_t block = task // p.images % blocks
+    cdef Py_ssize_t image = task % p.images
+    cdef Py_ssize_t rows = min(n, p.rows - block * n)
+    cdef floating* d = <floating*>p.dy + task * p.sizes[0] * p.sizes[1] * n
+    cdef const floating* y = (
+        <const floating*>p.source + image * p.at.image + (group * p.rows + block * n) * p.at.channel
+    )
+    cdef const floating* s
+    cdef Py_ssize_t i, j, m
+    for i in range(p.sizes[0]):
+        s = y + i * p.at.row
+        if p.at.channel == 1:
+            for j in range(p.sizes[1]):
+                for m in range(rows):
+                    d[j * n + m] = s[j * p.at.column + m]
+        else:
+            for m in range(rows):
+                for j in range(p.sizes[1]):
+                    d[j * n + m] = s[m * p.at.channel + j * p.at.column]
+        for m in range(rows, n):
+            for j in range(p.sizes[1]):
+                d[j * n + m] = 0
+        d += p.sizes[1] * n
+
+
+cdef void turn_task(void* arguments, Py_ssize_t task) noexcept nogil:
+    cdef Gradient* p = <Gradient*>arguments
+    if p.double_precision:
+        turn_block(p, task, <double>0)
+    else:
+        turn_block(p, task, <float>0)
+
+
+cdef void side_by_side(Gradient* p, Py_ssize_t groups) noexcept nogil:
+    cdef Py_ssize_t n = wide(p.double_precision)
+    cdef Py_ssize_t item = 8 if p.double_precision else 4
+    cdef Py_ssize_t blocks = groups * ((p.rows + n - 1) // n)
+    cdef double numbers = <double>blocks * p.images * p.sizes[0] * p.sizes[1] * n
+    parallel_for(turn_task, p, blocks * p.images, 2.0 * numbers * item)
+    parallel_for(taps_task, p, blocks * p.term_blocks, numbers * p.terms / 8.0 * (item / 4.0))
+
+
 # ---- entry points --------------------------------------------------------------------------------------------------
 
 cdef inline Strides strides_of(tuple numbers) except *:
@@ -561,7 +784,13 @@ def weight_gradient(
     cdef Gradient p
     cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(x)
     cdef Py_ssize_t first = 0
-    cdef cnp.npy_intp size = (channels * c.phases + groups * rows) * c.plane + 2 * MARGIN
+    cdef bint turned = rows >= SIDE_BY_SIDE
+    cdef Py_ssize_t n = wide(c.double_precision)
+    # numbers of the copy of dy
+    cdef Py_ssize_t numbers = (
+        groups * ((rows + n - 1) // n * n) * images * d.sizes[0] * d.sizes[1] if turned else groups * rows * d.plane
+    )
+    cdef cnp.npy_intp size = channels * c.phases * c.plane + numbers + 2 * MARGIN
     cdef cnp.ndarray scratch = cnp.PyArray_EMPTY(1, &size, cnp.PyArray_TYPE(x), 0)
     c.planes = aligned(cnp.PyArray_DATA(scratch))
     d.planes = <char*>c.planes + channels * c.phases * c.plane * item
@@ -572,19 +801,26 @@ def weight_gradient(
     p.group = channels // groups * c.phases * c.plane
     p.plane = c.plane
     p.row_tiles = (rows + 3) // 4
-    p.term_blocks = (p.terms + WEIGHTS - 1) // WEIGHTS
+    p.term_blocks = (p.terms + TAPS - 1) // TAPS if turned else (p.terms + WEIGHTS - 1) // WEIGHTS
+    p.sizes[0], p.sizes[1] = d.sizes[0], d.sizes[1]
+    p.height, p.width = c.height, c.width
+    p.at = d.at
     p.double_precision = c.double_precision
     with nogil:
         while first < count:
             c.first = d.first = first
-            c.images = d.images = min(images, count - first)
-            p.span = span_of(c.images, c.height, c.width, d.sizes)
+            c.images = d.images = p.images = min(images, count - first)
             copy_all(&c, parallel_for)
-            copy_all(&d, parallel_for)
-            parallel_for(
-                gradient_task, &p, groups * p.row_tiles * p.term_blocks,
-                groups * rows * p.terms * (p.span / 8.0) * (item / 4.0),
-            )
+            if turned:
+                p.source = <const char*>d.x + first * d.at.image * item
+                side_by_side(&p, groups)
+            else:
+                p.span = span_of(c.images, c.height, c.width, d.sizes)
+                copy_all(&d, parallel_for)
+                parallel_for(
+                    gradient_task, &p, groups * p.row_tiles * p.term_blocks,
+                    groups * rows * p.terms * (p.span / 8.0) * (item / 4.0),
+                )
             first += images
 
 
