@@ -176,3 +176,19 @@ def test_against_torch():
     true.backward(torch.ones_like(true))
     for mine, tensor in zip(F.linear_backward(np.ones_like(y), ctx), tensors):
         np.testing.assert_allclose(mine, tensor.grad.numpy(), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("inner", [1, 49])
+def test_bits_of_the_bias_gradient_do_not_depend_on_threads(inner):
+    # in float64, where the order of the pieces' sums is seen
+    x = np.random.default_rng(3).standard_normal((200_000 // inner, 16, inner))
+    before, results = fastnn.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            fastnn.set_num_threads(threads)
+            results.append(_kernels.channel_sums(x, *x.shape))
+    finally:
+        fastnn.set_num_threads(before)
+    np.testing.assert_allclose(results[0], x.sum((0, 2)), rtol=1e-9, atol=1e-9)
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
