@@ -190,6 +190,15 @@ class TestGhostBatches:
             np.testing.assert_allclose(own.grad, their.grad, rtol=1e-12, atol=1e-12)
         np.testing.assert_array_equal(ghost.running_var, plain.running_var)
 
+    @pytest.mark.parametrize("axis", [1, -1])
+    def test_a_last_one_of_a_single_value_changes_nothing(self, axis):
+        ghost = fastnn.BatchNorm(3, virtual_batch_size=4, channel_axis=axis)
+        before = {name: value.copy() for name, value in ghost.state_dict().items()}
+        with pytest.raises(ValueError, match=r"last virtual batch of 4 more than one value .* got shape \(9, 3\)"):
+            ghost(np.random.default_rng(0).standard_normal((9, 3), np.float32))
+        for name, value in ghost.state_dict().items():
+            np.testing.assert_array_equal(value, before[name])
+
     def test_evaluation_does_not_split(self):
         ghost = fastnn.BatchNorm(3, virtual_batch_size=4)
         ghost(images(0, 10))

@@ -228,6 +228,12 @@ class BatchNorm(RunningNorm):
         if size is None or len(x) <= size:
             y, context = self._one_batch(x, None)
             return y, (context,)
+        values = len(x) % size * (np.size(x) // (len(x) * self.num_features))
+        if values == 1:  # found before the batches in front of it change the running statistics
+            raise ValueError(
+                f"input must leave the last virtual batch of {size} more than one value per channel, "
+                f"got shape {np.shape(x)}"
+            )
         y = np.empty_like(x, order="C", subok=False)
         contexts = [self._one_batch(x[i : i + size], y[i : i + size])[1] for i in range(0, len(x), size)]
         return y, tuple(contexts)
