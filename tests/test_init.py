@@ -240,6 +240,11 @@ SENSELESS = [
     (lambda: init.kaiming_normal((3, 3), nonlinearity="gelu"), "nonlinearity must be"),
     (lambda: init.variance_scaling((3, 3), -1.0), "scale must be at least 0"),
     (lambda: init.variance_scaling((3, 3), mode="fan"), "mode must be one of"),
+    (lambda: init.variance_scaling((0, 10**400)), "shape must have at most"),
+    (lambda: init.lecun_normal((2, *[2**62] * 20)), "shape must have at most"),
+    (lambda: init.orthogonal((2, 2**70)), "shape must have at most"),
+    (lambda: init.orthogonal((2**40, 2**40)), "shape must have at most"),
+    (lambda: init.orthogonal((2, -1)), "shape must have two axes or more, none negative"),
     (lambda: init.variance_scaling((3, 3), distribution="cauchy"), "distribution must be one of"),
 ]
 

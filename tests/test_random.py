@@ -58,8 +58,12 @@ def test_block_function_refuses():
         threefry4x32((0,) * 4, (0,) * 4, 21)
     with pytest.raises(ValueError, match="four 32-bit words"):
         threefry4x32((0,) * 3, (0,) * 4)
-    with pytest.raises(OverflowError):
+    with pytest.raises(ValueError, match="rounds must be between 0 and 20, got 1180591620717411303424"):
+        threefry4x32((0,) * 4, (0,) * 4, 2**70)
+    with pytest.raises(ValueError, match="counter must hold words of at least 0 and below 2\\*\\*32, got 4294967296"):
         threefry4x32((2**32, 0, 0, 0), (0,) * 4)
+    with pytest.raises(ValueError, match="key must hold words of at least 0"):
+        threefry4x32((0,) * 4, (0, 0, 0, 2**70))
 
 
 def test_golden():
@@ -199,9 +203,11 @@ def test_permutation():
     counts = np.bincount([int(g.permutation(4) @ [64, 16, 4, 1]) for _ in range(24_000)])
     assert stats.chisquare(counts[counts > 0]).pvalue > 1e-3
     assert np.count_nonzero(counts) == 24
-    for bad in (-1, 2**32):
+    before = g.state_dict()
+    for bad in (-1, 2**32, 2**70):
         with pytest.raises(ValueError, match="n must be at least 0 and below"):
             g.permutation(bad)
+    assert g.state_dict() == before
 
 
 def test_permutation_is_unbiased():

@@ -179,6 +179,9 @@ def test_steps_refused(schedule):
     for bad in (-1, -0.5, math.nan, [3, -1]):
         with pytest.raises(ValueError, match="step must be at least 0, got"):
             schedule(bad)
+    for bad in (10**400, [1, 10**400]):
+        with pytest.raises(ValueError, match="step must be a number that float64 holds"):
+            schedule(bad)
 
 
 @each

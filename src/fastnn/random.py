@@ -168,7 +168,10 @@ class Generator(_kernels.StreamCounter):
         >>> fastnn.Generator(1).permutation(5)
         array([4, 0, 1, 2, 3])
         """
-        return _kernels.permutation(operator.index(n), self.seed, self.take())
+        count = _arrays.integer(n, "n")
+        if not 0 <= count < 2**32:  # before a stream is taken
+            raise ValueError(f"n must be at least 0 and below 2**32, got {count}")
+        return _kernels.permutation(count, self.seed, self.take())
 
     def spawn(self, n: int) -> list["Generator"]:
         """`n` new generators, unrelated to each other and to this one; their seeds are this one's next stream.
@@ -343,9 +346,7 @@ def threefry4x32(counter: Sequence[int], key: Sequence[int], rounds: int = 20) -
     Raises
     ------
     ValueError
-        If there are not four words, or `rounds` is out of range.
-    OverflowError
-        If a word does not fit 32 bits.
+        If there are not four words, one does not fit 32 bits, or `rounds` is out of range.
 
     Examples
     --------
@@ -353,4 +354,11 @@ def threefry4x32(counter: Sequence[int], key: Sequence[int], rounds: int = 20) -
     >>> [f"{word:08x}" for word in fastnn.random.threefry4x32((0, 0, 0, 0), (0, 0, 0, 0))]
     ['9c6ca96a', 'e17eae66', 'fc10ecd4', '5256a7d8']
     """
-    return _kernels.threefry4x32(counter, key, rounds)
+    count = _arrays.integer(rounds, "rounds")
+    if not 0 <= count <= 20:
+        raise ValueError(f"rounds must be between 0 and 20, got {count}")
+    for name, words in (("counter", counter), ("key", key)):
+        for word in words:
+            if not 0 <= _arrays.integer(word, name) < 2**32:
+                raise ValueError(f"{name} must hold words of at least 0 and below 2**32, got {word}")
+    return _kernels.threefry4x32(counter, key, count)

@@ -1,5 +1,6 @@
 """Initialisers that know nothing of fans: uniform, normal, truncated normal, constants, orthogonal matrices."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import _arrays, random
-from fastnn.init.gains import check_choice, finite
+from fastnn.init.gains import check_choice, finite, sizes_of
 
 Array = npt.NDArray[Any]
 Shape = int | Sequence[int]
@@ -232,10 +233,9 @@ def orthogonal(
     """
     check_choice(layout, "layout", ("oi", "io"))
     real = real_type(dtype)
-    if not isinstance(shape, Sequence) or len(shape) < 2:
-        raise ValueError(f"shape must have two axes or more, got {shape}")
-    out = int(shape[0] if layout == "oi" else shape[-1])
-    rest = int(np.prod(shape[1:] if layout == "oi" else shape[:-1], dtype=np.int64))
+    sizes = sizes_of(shape)
+    out, *others = sizes if layout == "oi" else sizes[::-1]
+    rest = math.prod(others)
     tall = random.as_generator(rng).normal((max(out, rest), min(out, rest)), dtype=np.float64)
     q, r = np.linalg.qr(tall)
     q *= finite(gain, "gain") * np.where(np.diagonal(r) < 0, -1.0, 1.0)

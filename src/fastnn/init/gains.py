@@ -2,6 +2,7 @@
 
 import math
 import operator
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,16 @@ def finite(value: float, name: str) -> float:
     if not math.isfinite(real):
         raise ValueError(f"{name} must be finite, got {value}")
     return real
+
+
+def sizes_of(shape: Sequence[int]) -> list[int]:
+    """The lengths of a weight's axes, which an array can have."""
+    sizes = [operator.index(size) for size in shape] if isinstance(shape, Sequence) else [operator.index(shape)]
+    if len(sizes) < 2 or min(sizes) < 0:
+        raise ValueError(f"shape must have two axes or more, none negative, got {tuple(sizes)}")
+    if math.prod(max(size, 1) for size in sizes) > sys.maxsize:
+        raise ValueError(f"shape must have at most {sys.maxsize} elements, got {tuple(sizes)}")
+    return sizes
 
 
 def fans(shape: Sequence[int], layout: str = "oi", groups: int = 1) -> tuple[int, int]:
@@ -44,7 +55,8 @@ def fans(shape: Sequence[int], layout: str = "oi", groups: int = 1) -> tuple[int
     Raises
     ------
     ValueError
-        If the shape has fewer than two axes, the layout is another, or `groups` does not divide out.
+        If the shape has fewer than two axes or more elements than an array can have, the layout is another, or `groups`
+        does not divide out.
 
     Examples
     --------
@@ -59,9 +71,7 @@ def fans(shape: Sequence[int], layout: str = "oi", groups: int = 1) -> tuple[int
     (9, 9)
     """
     check_choice(layout, "layout", ("oi", "io"))
-    sizes = [operator.index(size) for size in shape] if isinstance(shape, Sequence) else [operator.index(shape)]
-    if len(sizes) < 2 or min(sizes) < 0:
-        raise ValueError(f"shape must have two axes or more, none negative, got {tuple(sizes)}")
+    sizes = sizes_of(shape)
     n_out, n_in, *kernel = sizes if layout == "oi" else sizes[::-1]
     groups = operator.index(groups)
     if groups < 1 or n_out % groups:

@@ -127,9 +127,12 @@ class Schedule(ABC):
         Raises
         ------
         ValueError
-            If a step is negative or NaN.
+            If a step is negative, NaN, or an integer beyond float64.
         """
-        steps = np.asarray(step, np.float64)
+        try:
+            steps = np.asarray(step, np.float64)
+        except OverflowError:
+            raise ValueError("step must be a number that float64 holds, got a larger integer") from None
         if not (steps >= 0).all():
             raise ValueError(f"step must be at least 0, got {step}")
         values = self._at(steps.reshape(-1))
