@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import fastnn
 from fastnn import _kernels
 
 FOLDER = Path(_kernels.__file__).parent
@@ -61,14 +62,67 @@ class TestChoice:
         with pytest.raises(ImportError, match="not usable here"):
             _kernels._choose("x86_64_v3")
 
-    def test_a_broken_build_raises_and_is_not_replaced(self, tmp_path):
-        copy = tmp_path / "fastnn"
-        shutil.copytree(FOLDER.parent, copy, ignore=shutil.ignore_patterns("__pycache__", "*.pyx", "*.c"))
-        broken = next((copy / "_kernels" / _kernels.available()[0]).glob("*.so"))
-        broken.write_bytes(b"not a library")
-        done = run(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {WHICH}")
+    @pytest.fixture
+    def copy(self, tmp_path):
+        """A copy of the package to break, its best build's folder, and how to run code with it."""
+        shutil.copytree(
+            FOLDER.parent, tmp_path / "fastnn", ignore=shutil.ignore_patterns("__pycache__", "*.pyx", "*.c")
+        )
+        build = tmp_path / "fastnn" / "_kernels" / _kernels.available()[0]
+        return build, lambda code: run(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}")
+
+    @pytest.mark.parametrize("content", [b"", b"not a library at all"])
+    def test_a_broken_build_raises_at_import_and_is_not_replaced(self, copy, content):
+        build, run_with = copy
+        next(build.glob("*.so")).write_bytes(content)
+        done = run_with(WHICH)
+        assert done.returncode == 1
+        assert f"ImportError: the kernel build {build.name} is broken" in done.stderr
+
+    def test_an_incomplete_build_raises_at_import_and_is_not_replaced(self, copy):
+        build, run_with = copy
+        next(build.glob("softmax.*.so")).unlink()
+        done = run_with(WHICH)
+        assert done.returncode == 1
+        assert f"ImportError: the kernel build {build.name} lacks softmax" in done.stderr
+
+    def test_a_library_that_does_not_load_raises_when_it_is_used(self, copy):
+        build, run_with = copy
+        path = next(build.glob("softmax.*.so"))
+        path.write_bytes(path.read_bytes()[:16] + bytes(4096))  # only its first bytes are right
+        assert run_with(WHICH).stdout.strip() == build.name
+        done = run_with("from fastnn import _kernels; hasattr(_kernels, 'softmax_rows')")
         assert done.returncode == 1
         assert "ImportError" in done.stderr
+
+
+class TestLoading:
+    """A build's modules are loaded when a name of them is first used."""
+
+    LOADED = (
+        "print(*sorted(name.split('.')[3] for name in sys.modules if name.count('.') == 3 and '_kernels.' in name))"
+    )
+
+    def test_the_import_loads_none(self):
+        assert run(f"import sys, fastnn; {self.LOADED}").stdout.split() == []
+
+    def test_a_frozen_network_loads_what_its_steps_are_made_of(self, tmp_path):
+        path = str(tmp_path / "net")
+        layers = fastnn.Linear(4, 3), fastnn.LayerNorm(3), fastnn.ReLU(), fastnn.Linear(3, 2)
+        fastnn.freeze(fastnn.Sequential(*layers)).save(path)
+        code = f"import sys, numpy as np, fastnn; fastnn.load_frozen({path!r})(np.ones((1, 4), np.float32)); "
+        assert run(code + self.LOADED).stdout.split() == ["activation", "linear_step", "rows_forward"]
+
+    @pytest.mark.parametrize("module", _kernels.MODULES)
+    def test_the_table_lists_what_a_module_hands_on(self, module):
+        build = importlib.import_module(f"fastnn._kernels.{_kernels.ISA}.{module}")
+        assert sorted(_kernels.MODULES[module]) == sorted(build.__all__)
+        for name in build.__all__:
+            assert getattr(_kernels, name) is getattr(build, name)
+
+    def test_a_name_that_no_module_has(self):
+        with pytest.raises(AttributeError, match="has no attribute 'convolve'"):
+            _kernels.convolve  # noqa: B018
 
 
 class TestTypes:

@@ -1,11 +1,16 @@
 """Chooses one ISA build of the kernels at import and hands its entry points on under one name each.
 
-FASTNN_ISA = x86_64_v2 | x86_64_v3 | x86_64_v4 | generic asks for a build; one that is missing, that this CPU cannot
-run or that is broken is an ImportError, never silently another one.
+FASTNN_ISA = x86_64_v2 | x86_64_v3 | x86_64_v4 | generic asks for a build; one that is missing, incomplete, that this
+CPU cannot run or that is broken is an ImportError, never silently another one.
+
+The build is chosen, and its files are looked at, at import; each of its modules is loaded when a name of it is first
+used, for loading all of them takes longer than the rest of `import fastnn`.
 """
 
 import importlib
 import os
+from importlib.machinery import EXTENSION_SUFFIXES
+from typing import TYPE_CHECKING, Any
 
 # After each parallel region libgomp's idle workers spin for milliseconds by default. On a processor that others want
 # too, among them OpenBLAS's workers in the next matrix product, that costs more than it saves: training a small net on
@@ -16,6 +21,7 @@ _short_spin = not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
 if _short_spin:
     os.environ["GOMP_SPINCOUNT"] = "1000"
 try:
+    from fastnn._kernels import _runtime
     from fastnn._kernels._plan import CallStep, Executor, Finisher, Plan, Step
     from fastnn._kernels._runtime import cpu_level, get_thread_limit, has_openmp, seal_threads, set_thread_limit
     from fastnn._kernels._streams import StreamCounter
@@ -26,28 +32,37 @@ finally:
 
 # Build → the least CPU level that runs it; best first.
 LEVELS = {"x86_64_v4": 4, "x86_64_v3": 3, "x86_64_v2": 2, "generic": 0}
-MODULES: tuple[str, ...] = (
-    "accumulate",
-    "activation",
-    "columns_backward",
-    "columns_forward",
-    "convolution",
-    "dropout",
-    "elementwise_loss",
-    "linear_step",
-    "loss",
-    "noise",
-    "norm_running",
-    "pool",
-    "products",
-    "random",
-    "rows_backward",
-    "rows_backward_own",
-    "rows_forward",
-    "sgd",
-    "softmax",
-    "sums",
-)
+# Module of a build → its entry points.
+MODULES: dict[str, tuple[str, ...]] = {
+    "accumulate": ("accumulator_add", "accumulator_finish"),
+    "activation": (
+        "ACTIVATIONS", "ActivationFinisher", "ElementwiseStep", "activation_backward", "activation_forward",
+    ),
+    "columns_backward": ("columns_backward",),
+    "columns_forward": ("columns_forward",),
+    "convolution": (
+        "PLANE_MARGIN", "PLANE_MULTIPLE", "ConvolutionStep", "convolution_rows", "shifted_products", "weight_gradient",
+    ),
+    "dropout": ("apply_mask", "draw_dropout", "dropout", "ready"),
+    "elementwise_loss": ("BCE_WITH_LOGITS", "MSE", "elementwise_loss", "elementwise_loss_backward"),
+    "linear_step": ("LinearStep", "linear_panels"),
+    "loss": ("cross_entropy_rows", "cross_entropy_rows_backward"),
+    "noise": ("noise",),
+    "norm_running": ("groups_from_running", "update_running"),
+    "pool": ("PoolStep", "pool_backward", "pool_forward"),
+    "products": ("linear_product", "matrix_product"),
+    "random": ("fill_normal", "fill_uniform", "fill_words", "permutation", "threefry4x32", "uniform_interval"),
+    "rows_backward": ("rows_backward",),
+    "rows_backward_own": ("rows_backward_own",),
+    "rows_forward": ("NormStep", "rows_forward", "rows_layer_norm"),
+    "sgd": (
+        "clip_gradients", "gradient_norm", "parameter_norm", "project_ball", "project_rows", "sgd_step",
+        "zero_gradients",
+    ),
+    "softmax": ("SoftmaxStep", "softmax_rows", "softmax_rows_backward"),
+    "sums": ("add_bias", "channel_sums"),
+}  # fmt: skip
+_HOMES = {name: module for module, names in MODULES.items() for name in names}
 
 
 def built() -> list[str]:
@@ -72,13 +87,38 @@ def _choose(asked: str) -> str:
     return asked
 
 
-ISA = _choose(os.environ.get("FASTNN_ISA", ""))
-
-
-def _load() -> None:
+def _check(level: str) -> None:
+    """Raise unless all of a build's files are there and begin as libraries of this platform do."""
+    folder = os.path.join(os.path.dirname(__file__), level)
+    files = {name.partition(".")[0]: name for name in os.listdir(folder) if name.endswith(tuple(EXTENSION_SUFFIXES))}
+    if missing := MODULES.keys() - files.keys():
+        raise ImportError(f"the kernel build {level} lacks {', '.join(sorted(missing))}")
+    expected = _beginning(_runtime.__file__)
     for module in MODULES:
+        path = os.path.join(folder, files[module])
+        if _beginning(path) != expected:
+            raise ImportError(f"the kernel build {level} is broken: {path} is no library", name=module, path=path)
+
+
+def _beginning(path: str) -> bytes:
+    """The bytes by which the dynamic loader knows a library of its kind (ELF: e_ident)."""
+    descriptor = os.open(path, os.O_RDONLY)  # open() would take three times as long
+    try:
+        return os.read(descriptor, 16)
+    finally:
+        os.close(descriptor)
+
+
+ISA = _choose(os.environ.get("FASTNN_ISA", ""))
+_check(ISA)
+
+if not TYPE_CHECKING:  # a type checker reads __init__.pyi, and so notices a name that does not exist
+
+    def __getattr__(name: str) -> Any:
+        """Load the module of an entry point when that is first used."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = _HOMES[name]
         build = importlib.import_module(f"{__name__}.{ISA}.{module}")
-        globals().update({name: getattr(build, name) for name in build.__all__})
-
-
-_load()
+        globals().update({one: getattr(build, one) for one in MODULES[module]})  # found without this from now on
+        return globals()[name]

@@ -9,7 +9,7 @@ Array = npt.NDArray[Any]
 # The choice of the build, and the thread team (_runtime).
 ISA: str
 LEVELS: dict[str, int]
-MODULES: tuple[str, ...]
+MODULES: dict[str, tuple[str, ...]]
 
 def built() -> list[str]: ...
 def available() -> list[str]: ...
