@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]  # npt.NDArray[Any]; numpy.typing takes 2 ms to load
 
 FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
 

@@ -19,11 +19,10 @@ from io import BufferedReader
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from fastnn import _files, _minifloat
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 __all__ = ["CheckpointError", "load", "load_metadata", "save"]
 
@@ -59,8 +58,9 @@ def _grammar() -> re.Pattern[bytes]:
     colon = space + rb":" + space
 
     def several(item: bytes, begin: bytes, end: bytes) -> bytes:
-        rest = rb"(?:," + space + item + space + rb")*+"
-        return begin + space + rb"(?:" + item + space + rest + rb")?+" + end
+        # `item` stands here once: nested, twice would make eight times as long an expression to compile.
+        comma = rb"(?:," + space + rb"(?!" + end + rb")|(?=" + end + rb"))"
+        return begin + space + rb"(?:" + item + space + comma + rb")*+" + end
 
     integers = several(rb"(?:0|[1-9][0-9]{0,18}+)", rb"\[", rb"\]")
     field = rb'(?:"dtype"' + colon + string + rb'|"(?:shape|data_offsets)"' + colon + integers + rb")"

@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from fastnn._arrays import Array
 
 __all__ = ["INPUT", "KINDS", "Activation", "Kind", "Node", "check_node"]
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from fastnn import _kernels
+from fastnn._arrays import Array
 from fastnn.inference.nodes import INPUT, Activation, Node
 
-Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 __all__ = ["build"]
