@@ -11,6 +11,7 @@ longer x takes than fastnn.
 import argparse
 import importlib.util
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -239,7 +240,11 @@ SCRIPTS = {
 
 
 def cold(peers: list[str], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds from the start of the process to the first answer, and megabytes then, of each library and round."""
+    """Seconds from the start of the process to the first answer, and megabytes then, of each library and round.
+
+    All libraries are run from byte code, as pip leaves them; a source tree may have none, and then compiling it would
+    be timed. It goes to a folder of its own, which the first round fills for everyone.
+    """
     import fastnn
 
     with tempfile.TemporaryDirectory() as folder:
@@ -254,14 +259,16 @@ def cold(peers: list[str], rounds: int) -> dict[str, list[tuple[float, float]]]:
             Path(path + ".onnx").write_bytes(to_onnx(model, shape))
         names = ["numpy", "fastnn", *(name for name in ("torch", "onnx") if name in peers)]
         results: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+        byte_code = os.environ | {"PYTHONPYCACHEPREFIX": str(Path(folder, "bytecode"))}
+        byte_code.pop("PYTHONDONTWRITEBYTECODE", None)
         for _ in range(rounds):
             for name in names:
+                command = [sys.executable, "-c", SCRIPTS[name].format(path=path) + REPORT]
                 start = time.time()
-                code = SCRIPTS[name].format(path=path) + REPORT
-                done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+                done = subprocess.run(command, env=byte_code, check=True, capture_output=True, text=True)
                 at, pages = done.stdout.split()[-2:]
                 results[name].append((float(at) - start, int(pages) * 4096 / 1e6))
-    return {name: values[1:] for name, values in results.items()}  # the first round fills the file cache
+    return {name: values[1:] for name, values in results.items()}  # the first round fills the file cache too
 
 
 def start(peers: list[str], threads: int, rounds: int) -> None:
