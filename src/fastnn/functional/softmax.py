@@ -152,9 +152,9 @@ def log_softmax_backward(dy: Array, ctx: SoftmaxContext) -> Array:
 
 def _softmax(input: Array, dim: int | None, out: Array | None, logarithm: bool) -> tuple[Array, int]:
     x = _arrays.floating(input, "input")
-    axis = _axis(dim, x)
+    axis, shape = _axis(dim, x), x.shape
     if out is not None:
-        _arrays.check_out(out, x.shape, x.dtype)
+        _arrays.check_out(out, shape, x.dtype)
     if x.ndim == 0:
         x = x.reshape(1)
     if axis == x.ndim - 1:
@@ -165,7 +165,7 @@ def _softmax(input: Array, dim: int | None, out: Array | None, logarithm: bool) 
         rows = np.moveaxis(x, axis, -1).copy()  # always new, also where all other axes have length 1
         _run(rows, rows, logarithm)
         y = np.ascontiguousarray(np.moveaxis(rows, -1, axis))
-    return _arrays.deliver(y.reshape(np.shape(input)), out), axis
+    return _arrays.deliver(y.reshape(shape), out), axis
 
 
 def _run(x: Array, y: Array, logarithm: bool) -> None:
