@@ -19,10 +19,11 @@ from compare import compare, regressions  # noqa: E402
 from passes import merged, uncertainty  # noqa: E402
 from report import figures, insert, load, markdown, picture, rows_of  # noqa: E402
 
-# Public names without a case: what only holds, sets or names something, and text. All else needs one.
+# Public names without a case: what only holds, sets or names something, and text; frozen networks have a program of
+# their own, bench/inference.py. All else needs one.
 WITHOUT_A_CASE = {
-    "fastnn": "Generator GradientAccumulator Parameter SGD __version__ checkpoint functional get_num_threads gradients "
-    "init layers manual_seed optim random schedules set_num_threads show_config summary train",
+    "fastnn": "Generator GradientAccumulator Parameter SGD __version__ checkpoint convert freeze functional "
+    "get_num_threads gradients inference init layers load_frozen manual_seed optim random schedules set_num_threads show_config summary train",
     "fastnn.Generator": "load_state_dict spawn state_dict",
     "fastnn.GradientAccumulator": "noise_scale noise_scale_average variance",
     "fastnn.SGD": "load_state_dict state_dict zero_grad",
