@@ -23,7 +23,8 @@ from report import figures, insert, load, markdown, picture, rows_of  # noqa: E4
 # their own, bench/inference.py. All else needs one.
 WITHOUT_A_CASE = {
     "fastnn": "Generator GradientAccumulator Parameter SGD __version__ checkpoint convert freeze functional "
-    "get_num_threads gradients inference init layers load_frozen manual_seed optim random schedules set_num_threads show_config summary train",
+    "get_num_threads gradients inference init layers load_frozen manual_seed optim random schedules set_num_threads "
+    "show_config summary train",
     "fastnn.Generator": "load_state_dict spawn state_dict",
     "fastnn.GradientAccumulator": "noise_scale noise_scale_average variance",
     "fastnn.SGD": "load_state_dict state_dict zero_grad",
