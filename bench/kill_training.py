@@ -48,18 +48,20 @@ def main(kills: int, seed: int) -> None:
         start = time.monotonic()
         subprocess.run(command(whole, *EPOCHS), check=True, capture_output=True)
         longest = 1.1 * (time.monotonic() - start)  # now and then a kill hits the writing of the results, or nothing
-        for kill in range(kills):
+        kill = 0  # a run that finished before its kill does not count
+        while kill < kills:
             going_on = checkpoint.exists()
             extra = ["--resume"] if going_on else ["--force", *EPOCHS]
             process = subprocess.Popen(command(out, *extra), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(random.uniform(0, longest))
             process.kill()
             died = process.wait() != 0
+            kill += died
             if out.exists():
                 examine(out)
             steps = len(fastnn.load(checkpoint)["history.loss"]) if checkpoint.exists() else 0
             kind, end = "resumed" if going_on else "new", "killed" if died else "finished"
-            print(f"kill {kill + 1}: {kind} run, {end}, {steps} steps")
+            print(f"kill {kill}: {kind} run, {end}, {steps} steps")
             if not died:  # begin again: a finished run has nothing left to kill
                 assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
                 checkpoint.unlink()
