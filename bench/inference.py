@@ -190,14 +190,14 @@ def contenders(model: Any, shape: tuple[int, ...], samples: int, peers: list[str
 
 
 def table(cases: dict[str, dict[str, Answer]], rounds: int) -> None:
-    from timing import interleaved, medians
+    from timing import interleaved, lower_quartile
 
     names = list(dict.fromkeys(name for runs in cases.values() for name in runs))
     print(
         f"{'microseconds':34}" + "".join(f"{name:>10}" for name in names) + "".join(f"{'/' + n:>10}" for n in names[1:])
     )
     for case, runs in cases.items():
-        times = medians(interleaved(runs, rounds))
+        times = {name: lower_quartile(values) for name, values in interleaved(runs, rounds).items()}
         row = "".join(f"{times[name] * 1e6:10.2f}" for name in names)
         print(f"{case:34}{row}" + "".join(f"{times[n] / times['fastnn']:10.2f}" for n in names[1:]), flush=True)
 
