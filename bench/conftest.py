@@ -13,7 +13,7 @@ from passes import merged, typical  # noqa: E402
 from timing import calls_in, slot, slowed  # noqa: E402
 
 # Scripts with command lines, and peers that need their libraries: nothing to collect.
-collect_ignore_glob = ["*peers.py", "report.py", "compare.py", "spinning.py"]
+collect_ignore_glob = ["*peers.py", "report.py", "compare.py", "spinning.py", "fills.py", "inference.py"]
 
 
 def pytest_addoption(parser):
