@@ -37,13 +37,14 @@ numpydoc_validation_checks = {
 numpydoc_validation_exclude = {
     r"_(forward|backward)$",  # they stand on the page of their operation, which describes the parameters
     r"\.[A-Z]\w*\.\w+$",  # methods
-    r"\.(Audit|DivergenceError|Evaluation|Event|History|Source)$",  # users read them and make none: attributes
+    r"\.(Audit|DivergenceError|Evaluation|Event|Frozen|History|Match|Source)$",  # users read them and make none: attributes
 }
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"/\d\d_",
+    "ignore_pattern": r"serve\.py",  # a server, and no lesson
     "within_subsection_order": "FileNameSortKey",
     "reset_argv": "_gallery.figure_folder",
     "abort_on_example_error": True,

@@ -89,6 +89,13 @@ def flax_options(epsilon: float = 1e-6, momentum: float | None = None) -> dict[s
     momentum 0.99. Both add epsilon to the variance inside the root. Flax's momentum is what the old statistics keep,
     ours what the new batch gets.
 
+    Parameters
+    ----------
+    epsilon : float, default 1e-6
+        Flax's.
+    momentum : float, optional
+        Flax's; None leaves it out, so that our layer's default counts.
+
     Examples
     --------
     >>> import fastnn.convert

@@ -95,6 +95,13 @@ def keras_options(epsilon: float = 1e-3, momentum: float | None = None) -> dict[
     Both add it to the variance inside the root. Keras's momentum (0.99 by default) is what the old statistics keep,
     ours what the new batch gets. (Keras's RMSNormalization has epsilon 1e-6.)
 
+    Parameters
+    ----------
+    epsilon : float, default 1e-3
+        Keras's.
+    momentum : float, optional
+        Keras's; None leaves it out, so that our layer's default counts.
+
     Examples
     --------
     >>> import fastnn.convert
