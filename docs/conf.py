@@ -37,7 +37,7 @@ numpydoc_validation_checks = {
 numpydoc_validation_exclude = {
     r"_(forward|backward)$",  # they stand on the page of their operation, which describes the parameters
     r"\.[A-Z]\w*\.\w+$",  # methods
-    r"\.(Audit|DivergenceError|Evaluation|Event|Frozen|History|Match|Source)$",  # users read them and make none: attributes
+    r"\.(Audit|DivergenceError|Evaluation|Event|Frozen|History|Match|Source)$",  # users only read them
 }
 
 sphinx_gallery_conf = {
