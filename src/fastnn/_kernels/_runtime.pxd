@@ -7,5 +7,9 @@ ctypedef void (*task)(void* arguments, Py_ssize_t block) noexcept nogil
 # measured threshold, in a forked child, or with one thread, the loop runs in the calling thread.
 cdef void parallel_for(task function, void* arguments, Py_ssize_t blocks, double work) noexcept nogil
 
+# The same, each thread beginning at the end of its share: for the second of two passes, which then meets in the cache
+# what the first read last.
+cdef void parallel_back(task function, void* arguments, Py_ssize_t blocks, double work) noexcept nogil
+
 # How many threads parallel_for would use; for kernels that choose between two schedules of the same blocks.
 cdef int team_size(Py_ssize_t blocks, double work) noexcept nogil

@@ -18,7 +18,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from fastnn._kernels._memory cimport empty
-from fastnn._kernels._runtime cimport parallel_for, team_size
+from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
     FIRST, FIRST_LOW, NARROW, SECOND, SECOND_LOW, STRIP, SUMS, Layout, Span, Unit, lane_total, layout_of,
     merge_blocks, moderate, repeat, span_of, sums_of, unit_of,
@@ -338,9 +338,7 @@ cdef void close_task(void* arguments, Py_ssize_t number) noexcept nogil:
 
 cdef void gradient_task(void* arguments, Py_ssize_t task) noexcept nogil:
     cdef Backward* p = <Backward*>arguments
-    cdef Py_ssize_t tasks = p.layout.outer * p.layout.panels * p.layout.blocks
-    # from the last block on: the caches hold it
-    cdef Span span = span_of(&p.layout, tasks - 1 - task)
+    cdef Span span = span_of(&p.layout, task)
     if p.double_precision:
         span_rows(p, &span, <const double*>p.dy, <const double*>p.x, <double*>p.dx, False, True)
     else:
@@ -351,7 +349,6 @@ cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
     # all steps of one unit
     cdef Backward* p = <Backward*>arguments
     cdef Py_ssize_t blocks = p.layout.blocks
-    cdef Py_ssize_t units = p.layout.outer * p.layout.panels
     cdef Py_ssize_t task
     prepare_task(p, number)
     for task in range(number * blocks, (number + 1) * blocks):
@@ -359,7 +356,7 @@ cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
     if p.summed:
         close_task(p, number)
     if not p.constant:
-        for task in range((units - 1 - number) * blocks, (units - number) * blocks):
+        for task in range((number + 1) * blocks - 1, number * blocks - 1, -1):     # the caches hold the last ones
             gradient_task(p, task)
 
 
@@ -398,7 +395,7 @@ cdef void run_backward(Backward* p) noexcept nogil:
         if p.summed:
             parallel_for(close_task, p, units, 0)
         if not p.constant:
-            parallel_for(gradient_task, p, tasks, 3 * bytes)
+            parallel_back(gradient_task, p, tasks, 3 * bytes)
     if p.dweight != NULL and p.double_precision:
         reduce_columns(p, <double*>p.dweight, <double*>p.dbias)
     elif p.dweight != NULL:

@@ -21,7 +21,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from fastnn._kernels._memory cimport empty
-from fastnn._kernels._runtime cimport parallel_for, team_size
+from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
     FIRST, FIRST_LOW, NARROW, SECOND, SECOND_LOW, STRIP, SUMS, Layout, Span, Unit, lane_total, layout_of,
     merge_blocks, moderate, repeat, span_of, sums_of, unit_of,
@@ -398,9 +398,7 @@ cdef void prepare_task(void* arguments, Py_ssize_t number) noexcept nogil:
 
 cdef void apply_task(void* arguments, Py_ssize_t task) noexcept nogil:
     cdef Forward* p = <Forward*>arguments
-    cdef Py_ssize_t tasks = p.layout.outer * p.layout.panels * p.layout.blocks
-    # from the last block on: the caches hold it
-    cdef Span span = span_of(&p.layout, tasks - 1 - task)
+    cdef Span span = span_of(&p.layout, task)
     if p.double_precision:
         apply_span(p, &span, <const double*>p.x, <double*>p.y)
     else:
@@ -411,7 +409,6 @@ cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
     # all steps of one unit
     cdef Forward* p = <Forward*>arguments
     cdef Py_ssize_t blocks = p.layout.blocks
-    cdef Py_ssize_t units = p.layout.outer * p.layout.panels
     cdef Py_ssize_t task, _attempt
     if not p.given:
         start_task(p, number)
@@ -420,7 +417,7 @@ cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
                 sum_task(p, task)
             close_task(p, number)
     prepare_task(p, number)
-    for task in range((units - 1 - number) * blocks, (units - number) * blocks):
+    for task in range((number + 1) * blocks - 1, number * blocks - 1, -1):     # the caches hold the last ones
         apply_task(p, task)
 
 
@@ -439,7 +436,7 @@ cdef void run_forward(Forward* p) noexcept nogil:
                 parallel_for(sum_task, p, units * p.layout.blocks, half)
                 parallel_for(close_task, p, units, 0)
     parallel_for(prepare_task, p, units, 0)
-    parallel_for(apply_task, p, units * p.layout.blocks, 2 * half)
+    parallel_back(apply_task, p, units * p.layout.blocks, 2 * half)
 
 
 cdef inline bint undecided(Forward* p, Py_ssize_t units) noexcept nogil:
