@@ -48,13 +48,16 @@ MODULES: dict[str, tuple[str, ...]] = {
     "linear_step": ("LinearStep", "linear_panels"),
     "loss": ("cross_entropy_rows", "cross_entropy_rows_backward"),
     "noise": ("noise",),
-    "norm_running": ("groups_from_running", "update_running"),
+    "norms": (
+        "batch_norm", "batch_population", "group_norm", "groups_from_running", "instance_norm", "norm_backward",
+        "standardize", "trailing_norm",
+    ),
     "pool": ("PoolStep", "pool_backward", "pool_forward"),
     "products": ("linear_product", "matrix_product"),
     "random": ("fill_normal", "fill_uniform", "fill_words", "permutation", "threefry4x32", "uniform_interval"),
     "rows_backward": ("rows_backward",),
     "rows_backward_own": ("rows_backward_own",),
-    "rows_forward": ("NormStep", "rows_forward", "rows_layer_norm"),
+    "rows_forward": ("NormStep", "rows_forward"),
     "sgd": (
         "clip_gradients", "gradient_norm", "parameter_norm", "project_ball", "project_rows", "sgd_step",
         "zero_gradients",

@@ -309,66 +309,69 @@ def apply_mask(
 # noise.pyx
 def noise(x: Array, y: Array, sigma: float, multiply: bool, seed: int, stream: int) -> None: ...
 
-# Norms. A view is (O, A, S, I); groups are float64 (O·S, 4), populations float64 (O·S, 3).
-View = tuple[int, int, int, int]
-
-def rows_forward(
-    x: Array,
-    view: View,
-    entries: int,
-    period: int,
-    weight: Array | None,
-    bias: Array | None,
-    eps: float,
+# norms. Each returns y, or (y, ctx) where `context` is the class of ctx; `gate` does what is not plain.
+def trailing_norm(
+    x: Any,
+    normalized_shape: Any,
+    weight: Any,
+    bias: Any,
+    eps: Any,
+    mask: Any,
+    out: Any,
     centered: bool,
-    mask: Array | None,
-    given: Array | None,
-    out: Array | None,
-    keep: bool,
-    population: bool,
-) -> tuple[Array, Array | None, Array | None]: ...
-def rows_layer_norm(
-    x: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float, centered: bool
-) -> Array | None: ...
-def rows_backward_own(
-    dy: Array, x: Array, groups: Array, view: View, period: int, weight: Array, mask: Array | None, centered: bool
-) -> tuple[Array, Array | None, Array | None]: ...
-def rows_backward(
-    dy: Array,
-    x: Array,
-    groups: Array,
-    view: View,
-    entries: int,
-    period: int,
-    weight: Array | None,
-    mask: Array | None,
-    centered: bool,
-    constant: bool,
-    affine: bool,
-) -> tuple[Array, Array | None, Array | None]: ...
-def columns_forward(
-    x: Array,
-    view: View,
-    weight: Array | None,
-    bias: Array | None,
-    eps: float,
-    centered: bool,
-    mask: Array | None,
-    given: Array | None,
-    out: Array | None,
-    keep: bool,
-    population: bool,
-) -> tuple[Array, Array | None, Array | None]: ...
-def columns_backward(
-    dy: Array,
-    x: Array,
-    groups: Array,
-    view: View,
-    weight: Array | None,
-    mask: Array | None,
-    centered: bool,
-    constant: bool,
-    affine: bool,
-) -> tuple[Array, Array | None, Array | None]: ...
+    context: Any,
+    gate: Any,
+) -> Any: ...
+def batch_norm(
+    x: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any,
+    bias: Any,
+    training: Any,
+    momentum: Any,
+    eps: Any,
+    channel_axis: Any,
+    mask: Any,
+    out: Any,
+    context: Any,
+    gate: Any,
+) -> Any: ...
+def instance_norm(
+    x: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any,
+    bias: Any,
+    use_input_stats: Any,
+    momentum: Any,
+    eps: Any,
+    channel_axis: Any,
+    mask: Any,
+    out: Any,
+    context: Any,
+    gate: Any,
+) -> Any: ...
+def group_norm(
+    x: Any,
+    num_groups: Any,
+    weight: Any,
+    bias: Any,
+    eps: Any,
+    channel_axis: Any,
+    mask: Any,
+    out: Any,
+    context: Any,
+    gate: Any,
+) -> Any: ...
+def standardize(x: Any, axis: Any, eps: Any, mask: Any, out: Any, context: Any, gate: Any) -> Any: ...
+def norm_backward(dy: Any, ctx: Any, context: Any, gate: Any) -> tuple[Array, Array | None, Array | None]: ...
+def batch_population(x: Any, weight: Any, bias: Any, eps: Any, channel_axis: Any, gate: Any) -> tuple[Array, Array]: ...
 def groups_from_running(mean: Array, variance: Array, eps: float) -> Array: ...
-def update_running(population: Array, mean: Array, variance: Array, momentum: float) -> None: ...
+
+# The kernels of norms, for that module alone.
+rows_forward: object
+rows_backward: object
+rows_backward_own: object
+columns_forward: object
+columns_backward: object

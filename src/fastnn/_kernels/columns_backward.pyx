@@ -12,12 +12,10 @@ Design
   (E) Parameter gradients are added over the outer indices in order.
 """
 
-cimport numpy as cnp
 from cython cimport floating
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
     FIRST, FIRST_LOW, NARROW, SECOND, SECOND_LOW, STRIP, SUMS, Layout, Span, Unit, lane_total, layout_of,
@@ -27,8 +25,7 @@ from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport inlined
 from fastnn._kernels.lanes cimport add_product, add_term, dd, dd_add, dd_scale, exact_deviation
 from fastnn._kernels.norm cimport Group, Means, View, count_of, deviation, means_of
-
-cnp.import_array()
+from fastnn._kernels.norm_call cimport Call, offer
 
 __all__ = ["columns_backward"]
 
@@ -404,51 +401,26 @@ cdef void run_backward(Backward* p) noexcept nogil:
 
 # ---- entry point -----------------------------------------------------------------------------------------------------
 
-def columns_backward(
-    cnp.ndarray dy, cnp.ndarray x, cnp.ndarray groups, tuple view, weight, mask, bint centered, bint constant,
-    bint affine,
-):
-    """(dinput, dweight, dbias) of an array seen as view = (O, A, S, I); see Backward for the parameters.
-
-    Arrays are C-contiguous, aligned and of one precision, groups those of forward. dweight and dbias have S·I
-    elements, or are None unless `affine`.
-    """
+cdef int backward(const Call* call) noexcept nogil:
     cdef Backward p
-    cdef cnp.npy_intp columns
-    cdef Py_ssize_t kinds
-    cdef size_t itemsize = cnp.PyArray_ITEMSIZE(x)
-    p.view.outer, p.view.reduced, p.view.groups, p.view.inner = view
-    columns = p.view.groups * p.view.inner
-    dx = empty(x.ndim, x.shape, cnp.PyArray_TYPE(x))
-    dweight = cnp.PyArray_ZEROS(1, &columns, cnp.PyArray_TYPE(x), 0) if affine else None
-    dbias = cnp.PyArray_ZEROS(1, &columns, cnp.PyArray_TYPE(x), 0) if affine else None
-    if cnp.PyArray_SIZE(x) == 0:
-        return dx, dweight, dbias
+    cdef Py_ssize_t kinds = SUMS if call.double_precision else FIRST_LOW
+    p.view = call.view
     p.layout = layout_of(&p.view)
-    p.dy = cnp.PyArray_DATA(dy)
-    p.x = cnp.PyArray_DATA(x)
-    p.dx = cnp.PyArray_DATA(<cnp.ndarray>dx)
-    p.weight = cnp.PyArray_DATA(<cnp.ndarray>weight) if weight is not None else NULL
-    p.mask = <const unsigned char*>cnp.PyArray_DATA(<cnp.ndarray>mask) if mask is not None else NULL
-    p.groups = <const Group*>cnp.PyArray_DATA(groups)
-    p.centered = centered
-    p.constant = constant
-    p.summed = affine or not constant
-    p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
-    p.dweight = cnp.PyArray_DATA(<cnp.ndarray>dweight) if affine else NULL
-    p.dbias = cnp.PyArray_DATA(<cnp.ndarray>dbias) if affine else NULL
-    kinds = SUMS if p.double_precision else FIRST_LOW
+    p.dy, p.x, p.dx, p.weight, p.mask = call.dy, call.x, call.y, call.weight, call.mask
+    p.groups = call.groups
+    p.dweight, p.dbias = call.dweight, call.dbias
+    p.centered, p.constant, p.double_precision = call.centered, call.given, call.double_precision
+    p.summed = p.dweight != NULL or not p.constant
     p.sums = <double*>malloc(p.layout.outer * p.layout.blocks * kinds * p.layout.lanes * sizeof(double))
-    p.parameters = malloc(p.layout.outer * PARAMETERS * p.layout.lanes * itemsize)
-    p.columns = <double*>malloc(p.layout.outer * kinds * columns * sizeof(double))
+    p.parameters = malloc(p.layout.outer * PARAMETERS * p.layout.lanes * (8 if p.double_precision else 4))
+    p.columns = <double*>malloc(p.layout.outer * kinds * p.layout.columns * sizeof(double))
     p.scaled = <unsigned char*>malloc(p.layout.outer * p.layout.panels)
     if p.sums == NULL or p.parameters == NULL or p.columns == NULL or p.scaled == NULL:
         free_scratch(&p)
-        raise MemoryError("no memory for the partial sums of a norm's gradient")
-    with nogil:
-        run_backward(&p)
-        free_scratch(&p)
-    return dx, dweight, dbias
+        return -1
+    run_backward(&p)
+    free_scratch(&p)
+    return 0
 
 
 cdef void free_scratch(Backward* p) noexcept nogil:
@@ -456,3 +428,6 @@ cdef void free_scratch(Backward* p) noexcept nogil:
     free(p.parameters)
     free(p.columns)
     free(p.scaled)
+
+
+columns_backward = offer(backward)

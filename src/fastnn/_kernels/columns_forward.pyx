@@ -15,12 +15,10 @@ Design
       are shared out pass by pass, the second pass beginning where the first ended. The bits are the same.
 """
 
-cimport numpy as cnp
 from cython cimport floating
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
     FIRST, FIRST_LOW, NARROW, SECOND, SECOND_LOW, STRIP, SUMS, Layout, Span, Unit, lane_total, layout_of,
@@ -33,8 +31,7 @@ from fastnn._kernels.norm cimport (
     AGAIN, COLD, DISTANT, Group, Population, Verdict, View, claim_lines, close_group, count_of, deviation,
     first_counted, scale_of,
 )
-
-cnp.import_array()
+from fastnn._kernels.norm_call cimport Call, offer
 
 __all__ = ["columns_forward"]
 
@@ -54,6 +51,7 @@ cdef struct Forward:
     bint distant                # the result does not fit a near cache and is written in a second pass
     Group* groups               # IN if given, else OUT; (O · S)
     Population* population      # OUT  (O · S) or NULL
+    Group* own_groups           # scratch for groups that nobody keeps, or NULL
     double* sums                # scratch (O, blocks, rows of sums, lanes): Σ, Σ²
     void* parameters            # scratch (O, PARAMETERS, lanes), see below
     unsigned char* states       # scratch (units), see below
@@ -449,62 +447,33 @@ cdef inline bint undecided(Forward* p, Py_ssize_t units) noexcept nogil:
 
 # ---- entry point -----------------------------------------------------------------------------------------------------
 
-cdef inline void* data_of(object array) noexcept:
-    return cnp.PyArray_DATA(<cnp.ndarray>array) if array is not None else NULL
-
-
-def columns_forward(
-    cnp.ndarray x, tuple view, weight, bias, double eps, bint centered, mask, given, out, bint keep, bint population,
-):
-    """(y, groups, populations) of an array seen as view = (O, A, S, I); see Forward for the parameters.
-
-    Arrays are C-contiguous, aligned and of one precision (the gate in fastnn._arrays); `given` and the returned
-    groups are float64 (O·S, 4), populations float64 (O·S, 3), None where not asked for.
-    """
+cdef int forward(const Call* call) noexcept nogil:
     cdef Forward p
-    cdef cnp.npy_intp shape[2]
-    cdef size_t itemsize = cnp.PyArray_ITEMSIZE(x)
-    cdef Py_ssize_t kinds
-    p.view.outer, p.view.reduced, p.view.groups, p.view.inner = view
-    shape[0] = p.view.outer * p.view.groups
-    if out is None:
-        out = empty(x.ndim, x.shape, cnp.PyArray_TYPE(x))
-    groups = given
-    if given is None:
-        shape[1] = sizeof(Group) // sizeof(double)
-        groups = cnp.PyArray_ZEROS(2, shape, cnp.NPY_DOUBLE, 0)
-    populations = None
-    if population:
-        shape[1] = sizeof(Population) // sizeof(double)
-        populations = cnp.PyArray_ZEROS(2, shape, cnp.NPY_DOUBLE, 0)
-    if cnp.PyArray_SIZE(x) == 0:
-        return out, groups, populations
+    cdef Py_ssize_t kinds = SUMS if call.double_precision else FIRST_LOW
+    cdef Py_ssize_t groups = call.view.outer * call.view.groups
+    p.view = call.view
     p.layout = layout_of(&p.view)
-    p.x = cnp.PyArray_DATA(x)
-    p.y = data_of(out)
-    p.weight = data_of(weight)
-    p.bias = data_of(bias)
-    p.mask = <const unsigned char*>data_of(mask)
-    p.eps = eps
-    p.centered = centered
-    p.given = given is not None
-    p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
-    p.groups = <Group*>data_of(groups)
-    p.population = <Population*>data_of(populations)
-    kinds = SUMS if p.double_precision else FIRST_LOW
+    p.x, p.y, p.weight, p.bias, p.mask = call.x, call.y, call.weight, call.bias, call.mask
+    p.eps, p.centered, p.given, p.double_precision = call.eps, call.centered, call.given, call.double_precision
+    p.population = call.population
+    p.own_groups = <Group*>malloc(groups * sizeof(Group)) if call.groups == NULL else NULL
+    p.groups = call.groups if call.groups != NULL else p.own_groups
     p.sums = <double*>malloc(p.layout.outer * p.layout.blocks * kinds * p.layout.lanes * sizeof(double))
-    p.parameters = malloc(p.layout.outer * PARAMETERS * p.layout.lanes * itemsize)
+    p.parameters = malloc(p.layout.outer * PARAMETERS * p.layout.lanes * (8 if p.double_precision else 4))
     p.states = <unsigned char*>malloc(p.layout.outer * p.layout.panels)
-    if p.sums == NULL or p.parameters == NULL or p.states == NULL:
+    if p.groups == NULL or p.sums == NULL or p.parameters == NULL or p.states == NULL:
         free_scratch(&p)
-        raise MemoryError("no memory for the partial sums of a norm")
-    with nogil:
-        run_forward(&p)
-        free_scratch(&p)
-    return out, groups if keep else None, populations
+        return -1
+    run_forward(&p)
+    free_scratch(&p)
+    return 0
 
 
 cdef void free_scratch(Forward* p) noexcept nogil:
+    free(p.own_groups)
     free(p.sums)
     free(p.parameters)
     free(p.states)
+
+
+columns_forward = offer(forward)

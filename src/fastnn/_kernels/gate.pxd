@@ -33,3 +33,13 @@ cdef inline bint shifted(cnp.ndarray a, cnp.ndarray b) noexcept:
 cdef inline cnp.ndarray like(cnp.ndarray a):
     """A new array of the form of `a`."""
     return empty(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a))
+
+
+cdef inline bint disjoint(object a, object b) noexcept:
+    """Whether two C-contiguous arrays share no memory; None has none."""
+    cdef char* p
+    cdef char* q
+    if a is None or b is None:
+        return True
+    p, q = <char*>cnp.PyArray_DATA(<cnp.ndarray>a), <char*>cnp.PyArray_DATA(<cnp.ndarray>b)
+    return p >= q + cnp.PyArray_NBYTES(<cnp.ndarray>b) or q >= p + cnp.PyArray_NBYTES(<cnp.ndarray>a)

@@ -17,19 +17,16 @@ Design
       With given statistics (evaluation) c₁ = c₂ = 0, so each run is finished when it has been summed.
 """
 
-cimport numpy as cnp
 from cython cimport floating
 from libc.stdlib cimport calloc, free
 
-from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WideSum, dd, dd_add, dd_scale
 from fastnn._kernels.norm cimport DISTANT, Group, Means, View, count_of, deviation, means_of, start_of
+from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.rows cimport BATCH, batch_of, block_of, clear_sum, run_products, wide_total
-
-cnp.import_array()
 
 __all__ = ["rows_backward"]
 
@@ -297,44 +294,20 @@ cdef void run_backward(Backward* p) noexcept nogil:
 
 # ---- entry point -----------------------------------------------------------------------------------------------------
 
-def rows_backward(
-    cnp.ndarray dy, cnp.ndarray x, cnp.ndarray groups, tuple view, Py_ssize_t entries, Py_ssize_t period, weight,
-    mask, bint centered, bint constant, bint affine,
-):
-    """(dinput, dweight, dbias) of an array seen as view = (O, A, S, I); see Backward for the parameters.
-
-    Arrays are C-contiguous, aligned and of one precision, groups those of forward. dweight and dbias have
-    period·entries elements, or are None unless `affine`.
-    """
+cdef int backward(const Call* call) noexcept nogil:
     cdef Backward p
-    cdef cnp.npy_intp count
-    p.view.outer, p.view.reduced, p.view.groups, p.view.inner = view
-    if not affine:
-        entries = period = 1
-    count = period * entries
-    dx = empty(x.ndim, x.shape, cnp.PyArray_TYPE(x))
-    dweight = cnp.PyArray_ZEROS(1, &count, cnp.PyArray_TYPE(x), 0) if affine else None
-    dbias = cnp.PyArray_ZEROS(1, &count, cnp.PyArray_TYPE(x), 0) if affine else None
-    if cnp.PyArray_SIZE(x) == 0:
-        return dx, dweight, dbias
-    p.dy = cnp.PyArray_DATA(dy)
-    p.x = cnp.PyArray_DATA(x)
-    p.dx = cnp.PyArray_DATA(<cnp.ndarray>dx)
-    p.weight = cnp.PyArray_DATA(<cnp.ndarray>weight) if weight is not None else NULL
-    p.mask = <const unsigned char*>cnp.PyArray_DATA(<cnp.ndarray>mask) if mask is not None else NULL
-    p.groups = <const Group*>cnp.PyArray_DATA(groups)
-    p.dweight = cnp.PyArray_DATA(<cnp.ndarray>dweight) if affine else NULL
-    p.dbias = cnp.PyArray_DATA(<cnp.ndarray>dbias) if affine else NULL
-    p.entries = entries
-    p.length = p.view.inner // entries
-    p.period = period
-    p.centered = centered
-    p.constant = constant
-    p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
-    p.segments = <dd*>calloc(2 * p.view.outer * p.view.groups * entries, sizeof(dd))
+    p.view = call.view
+    p.dy, p.x, p.dx, p.weight, p.mask = call.dy, call.x, call.y, call.weight, call.mask
+    p.groups = call.groups
+    p.dweight, p.dbias = call.dweight, call.dbias
+    p.entries, p.period, p.length = call.entries, call.period, call.view.inner // call.entries
+    p.centered, p.constant, p.double_precision = call.centered, call.given, call.double_precision
+    p.segments = <dd*>calloc(2 * p.view.outer * p.view.groups * p.entries, sizeof(dd))
     if p.segments == NULL:
-        raise MemoryError("no memory for the partial sums of a norm's gradient")
-    with nogil:
-        run_backward(&p)
-        free(p.segments)
-    return dx, dweight, dbias
+        return -1
+    run_backward(&p)
+    free(p.segments)
+    return 0
+
+
+rows_backward = offer(backward)

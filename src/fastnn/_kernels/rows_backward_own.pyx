@@ -15,11 +15,9 @@ Design
   (D) x̂ is computed from x and the saved statistics by the same inline function as in forward.
 """
 
-cimport numpy as cnp
 from cython cimport floating
 from libc.stdlib cimport calloc, free
 
-from fastnn._kernels._memory cimport empty
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
@@ -29,9 +27,8 @@ from fastnn._kernels.lanes cimport (
 from fastnn._kernels.norm cimport (
     DISTANT, Group, Means, View, claim_lines, count_of, input_gradient, means_of, normalized, offset_of,
 )
+from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.rows cimport clear_sum, plain_total, wide_total
-
-cnp.import_array()
 
 __all__ = ["rows_backward_own"]
 
@@ -337,44 +334,24 @@ cdef void run_backward(Backward* p) noexcept nogil:
 
 # ---- entry point -----------------------------------------------------------------------------------------------------
 
-def rows_backward_own(
-    cnp.ndarray dy, cnp.ndarray x, cnp.ndarray groups, tuple view, Py_ssize_t period, cnp.ndarray weight, mask,
-    bint centered,
-):
-    """(dinput, dweight, dbias) of an array seen as view = (1, 1, rows, n) whose places have their own weights.
-
-    Arrays are C-contiguous, aligned and of one precision, groups those of forward. dweight and dbias have period·n
-    elements, as `weight` has.
-    """
+cdef int backward(const Call* call) noexcept nogil:
+    # the view is (1, 1, rows, n), and weight not NULL
     cdef Backward p
-    cdef cnp.npy_intp count
-    cdef Py_ssize_t rows
-    p.view.outer, p.view.reduced, p.view.groups, p.view.inner = view
-    count = period * p.view.inner
-    dx = empty(x.ndim, x.shape, cnp.PyArray_TYPE(x))
-    dweight = cnp.PyArray_ZEROS(1, &count, cnp.PyArray_TYPE(x), 0)
-    dbias = cnp.PyArray_ZEROS(1, &count, cnp.PyArray_TYPE(x), 0)
-    if cnp.PyArray_SIZE(x) == 0:
-        return dx, dweight, dbias
-    p.dy = cnp.PyArray_DATA(dy)
-    p.x = cnp.PyArray_DATA(x)
-    p.dx = cnp.PyArray_DATA(<cnp.ndarray>dx)
-    p.weight = cnp.PyArray_DATA(weight)
-    p.mask = <const unsigned char*>cnp.PyArray_DATA(<cnp.ndarray>mask) if mask is not None else NULL
-    p.groups = <const Group*>cnp.PyArray_DATA(groups)
-    p.dweight = cnp.PyArray_DATA(<cnp.ndarray>dweight)
-    p.dbias = cnp.PyArray_DATA(<cnp.ndarray>dbias)
-    p.period = period
-    p.centered = centered
-    p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
-    rows = p.view.groups // period
+    cdef Py_ssize_t rows = call.view.groups // call.period
+    p.view = call.view
+    p.dy, p.x, p.dx, p.weight, p.mask = call.dy, call.x, call.y, call.weight, call.mask
+    p.groups = call.groups
+    p.dweight, p.dbias = call.dweight, call.dbias
+    p.period, p.centered, p.double_precision = call.period, call.centered, call.double_precision
     p.chunk_rows = max(<Py_ssize_t>LEAST_ROWS, min(<Py_ssize_t>MOST_ROWS, CHUNK // p.view.inner // 8 * 8))
     p.chunk_rows = max(p.chunk_rows, (rows + CHUNKS - 1) // CHUNKS)
     p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows
-    p.columns = <double*>calloc(4 * p.chunks * count, sizeof(double))
+    p.columns = <double*>calloc(4 * p.chunks * p.period * p.view.inner, sizeof(double))
     if p.columns == NULL:
-        raise MemoryError("no memory for the partial sums of dweight and dbias")
-    with nogil:
-        run_backward(&p)
-        free(p.columns)
-    return dx, dweight, dbias
+        return -1
+    run_backward(&p)
+    free(p.columns)
+    return 0
+
+
+rows_backward_own = offer(backward)

@@ -15,12 +15,10 @@ Design
 """
 
 cimport numpy as cnp
-from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cython cimport floating
 from libc.math cimport fabs
 from libc.stdlib cimport free, malloc
 
-from fastnn._kernels._memory cimport empty
 from fastnn._kernels._plan cimport Finish, Operands, Step, finish_of, loop
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
@@ -30,13 +28,14 @@ from fastnn._kernels.norm cimport (
     COLD, DISTANT, SIDE, Group, Moments, Population, Settled, Verdict, View, close_group, count_of, deviation,
     find_moments, find_scales, first_counted, normalized, offset_of, scale_of, settle, start_of,
 )
+from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.rows cimport (
     BATCH, BLOCK, batch_of, block_of, clear_sum, plain_total, run_sums, wide_total,
 )
 
 cnp.import_array()
 
-__all__ = ["NormStep", "rows_forward", "rows_layer_norm"]
+__all__ = ["NormStep", "rows_forward"]
 
 cdef enum:
     CHUNK = 64
@@ -473,153 +472,34 @@ cdef void run_forward(Forward* p, loop each) noexcept nogil:
         each(forward_block, p, (groups + p.block - 1) // p.block, work)
 
 
-# ---- entry points ----------------------------------------------------------------------------------------------------
+# ---- entry point -----------------------------------------------------------------------------------------------------
+
+cdef int forward(const Call* call) noexcept nogil:
+    cdef Forward p
+    p.view = call.view
+    p.x, p.y, p.weight, p.bias, p.mask = call.x, call.y, call.weight, call.bias, call.mask
+    p.entries, p.period = call.entries, call.period
+    p.eps, p.centered, p.given = call.eps, call.centered, call.given
+    p.groups, p.population = call.groups, call.population
+    p.double_precision = call.double_precision
+    p.residual, p.finish.apply, p.lines = NULL, NULL, NULL
+    if p.given:
+        p.lines = <Line*>malloc(p.view.outer * p.view.groups * sizeof(Line))
+        if p.lines == NULL:
+            return -1
+    run_forward(&p, parallel_for)
+    free(p.lines)
+    return 0
+
+
+rows_forward = offer(forward)
+
+
+# ---- in a plan -------------------------------------------------------------------------------------------------------
 
 cdef inline void* data_of(object array) noexcept:
     return cnp.PyArray_DATA(<cnp.ndarray>array) if array is not None else NULL
 
-
-def rows_forward(
-    cnp.ndarray x, tuple view, Py_ssize_t entries, Py_ssize_t period, weight, bias, double eps, bint centered, mask,
-    given, out, bint keep, bint population,
-):
-    """(y, groups, populations) of an array seen as view = (O, A, S, I); see Forward for the parameters.
-
-    Arrays are C-contiguous, aligned and of one precision (the gate in fastnn._arrays); `given` and the returned
-    groups are float64 (O·S, 4), populations float64 (O·S, 3), None where not asked for.
-    """
-    cdef Forward p
-    cdef cnp.npy_intp shape[2]
-    p.view.outer, p.view.reduced, p.view.groups, p.view.inner = view
-    shape[0] = p.view.outer * p.view.groups
-    if out is None:
-        out = empty(x.ndim, x.shape, cnp.PyArray_TYPE(x))
-    groups = given
-    if keep and given is None:
-        shape[1] = sizeof(Group) // sizeof(double)
-        groups = cnp.PyArray_ZEROS(2, shape, cnp.NPY_DOUBLE, 0)
-    populations = None
-    if population:
-        shape[1] = sizeof(Population) // sizeof(double)
-        populations = cnp.PyArray_ZEROS(2, shape, cnp.NPY_DOUBLE, 0)
-    p.x = cnp.PyArray_DATA(x)
-    p.y = data_of(out)
-    p.weight = data_of(weight)
-    p.bias = data_of(bias)
-    p.mask = <const unsigned char*>data_of(mask)
-    p.entries = entries
-    p.period = period
-    p.eps = eps
-    p.centered = centered
-    p.given = given is not None
-    p.groups = <Group*>data_of(groups)
-    p.population = <Population*>data_of(populations)
-    p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
-    p.lines = NULL
-    if p.given:
-        p.lines = <Line*>malloc(shape[0] * sizeof(Line))
-        if p.lines == NULL and shape[0] > 0:
-            raise MemoryError("no memory for the coefficients of a norm")
-    p.residual, p.finish.apply = NULL, NULL
-    with nogil:
-        run_forward(&p, parallel_for)
-        free(p.lines)
-    return out, groups, populations
-
-
-cdef inline bint plain(object array, int type_number) noexcept:
-    # an array exactly as kernels take it
-    return (
-        cnp.PyArray_CheckExact(array) and cnp.PyArray_TYPE(<cnp.ndarray>array) == type_number
-        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>array)
-    )
-
-
-cdef inline bint same_tail(cnp.ndarray x, object shape) except -1:
-    # whether `shape`, an int or a tuple of ints, is the end of x's shape
-    cdef Py_ssize_t i, count
-    cdef int beyond = 0    # whether a number is beyond C's integers: then it is no length
-    if type(shape) is int:
-        return (
-            cnp.PyArray_NDIM(x) >= 1
-            and PyLong_AsLongLongAndOverflow(shape, &beyond) == cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
-        )
-    if type(shape) is not tuple:
-        return False
-    count = len(<tuple>shape)
-    if count == 0 or count > cnp.PyArray_NDIM(x):
-        return False
-    for i in range(count):
-        one = (<tuple>shape)[i]
-        if type(one) is not int:
-            return False
-        if PyLong_AsLongLongAndOverflow(one, &beyond) != cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - count + i):
-            return False
-    return True
-
-
-cdef inline bint fits(cnp.ndarray array, cnp.ndarray x, int trailing) noexcept:
-    # whether the array's shape is that of the last `trailing` axes of x
-    cdef int i
-    if cnp.PyArray_NDIM(array) != trailing:
-        return False
-    for i in range(trailing):
-        if cnp.PyArray_DIM(array, i) != cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - trailing + i):
-            return False
-    return True
-
-
-def rows_layer_norm(x, normalized_shape, weight, bias, eps, bint centered):
-    """Layer or RMS norm of the common case in one step: None if any argument needs the gate, which then decides.
-
-    The common case: plain float32 or float64 arrays, `eps` a float, `normalized_shape` an int or a tuple of ints,
-    `weight` and `bias` of that shape or None.
-    """
-    cdef Forward p
-    cdef int type_number
-    cdef Py_ssize_t n
-    if not cnp.PyArray_CheckExact(x) or type(eps) is not float:
-        return None
-    type_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
-    if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
-        return None
-    if not plain(x, type_number) or not same_tail(<cnp.ndarray>x, normalized_shape):
-        return None
-    n = 1
-    cdef int i, trailing = len(<tuple>normalized_shape) if type(normalized_shape) is tuple else 1
-    for i in range(cnp.PyArray_NDIM(<cnp.ndarray>x) - trailing, cnp.PyArray_NDIM(<cnp.ndarray>x)):
-        n *= cnp.PyArray_DIM(<cnp.ndarray>x, i)
-    if weight is not None and not (plain(weight, type_number) and fits(<cnp.ndarray>weight, <cnp.ndarray>x, trailing)):
-        return None
-    if bias is not None and not (plain(bias, type_number) and fits(<cnp.ndarray>bias, <cnp.ndarray>x, trailing)):
-        return None
-    out = empty(cnp.PyArray_NDIM(<cnp.ndarray>x), cnp.PyArray_DIMS(<cnp.ndarray>x), type_number)
-    if n == 0:
-        return out
-    p.view.outer = 1
-    p.view.reduced = 1
-    p.view.groups = cnp.PyArray_SIZE(x) // n
-    p.view.inner = n
-    p.x = cnp.PyArray_DATA(<cnp.ndarray>x)
-    p.y = cnp.PyArray_DATA(<cnp.ndarray>out)
-    p.weight = data_of(weight)
-    p.bias = data_of(bias)
-    p.mask = NULL
-    p.entries = n
-    p.period = 1
-    p.eps = eps
-    p.centered = centered
-    p.given = False
-    p.groups = NULL
-    p.population = NULL
-    p.double_precision = type_number == cnp.NPY_DOUBLE
-    p.residual, p.finish.apply = NULL, NULL
-    with nogil:
-        run_forward(&p, parallel_for)
-    return out
-
-
-# ---- in a plan -------------------------------------------------------------------------------------------------------
 
 cdef void run_norm(const void* settings, Operands* o) noexcept nogil:
     cdef Forward p = (<const Forward*>settings)[0]

@@ -5,41 +5,32 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from fastnn import _arrays
+from fastnn import _arrays, _kernels
 from fastnn._arrays import Array
-from fastnn.functional.norm.call import Call, NormContext, context_of, run_backward, run_forward
-from fastnn.functional.norm.views import axes_view
+from fastnn.functional.norm.gate import NormContext, backward, delivered, operands, refuse_overlap
 
 __all__ = ["standardize", "standardize_backward", "standardize_forward"]
 
 
-def _standardize_call(
-    input: Any, axis: SupportsIndex | Sequence[SupportsIndex], eps: float, mask: Any
-) -> tuple[Call, tuple[int, ...] | None]:
-    """The call, and the order of axes its input is held in where no view of the array as it lies would do."""
-    x = _arrays.floating(input, "input")
-    axes = _axes(axis, x)
-    marks = _arrays.mask(mask, x.shape)
-    view, order = axes_view(x.shape, axes), None
-    if view is None:
-        kept = [a for a in range(x.ndim) if a not in axes]
-        order = (*kept, *axes)
-        x = np.ascontiguousarray(x.transpose(order))
-        marks = None if marks is None else np.ascontiguousarray(marks.transpose(order))
-        view = axes_view(x.shape, range(len(kept), x.ndim))
-        assert view is not None
-    return Call(x, view, None, None, (), _arrays.number(eps, "eps"), marks), order
-
-
-def _axes(axis: SupportsIndex | Sequence[SupportsIndex], x: Array) -> tuple[int, ...]:
-    """Axes counted from the front."""
-    numbers = _arrays.integers(axis, "axis")
-    if not all(-x.ndim <= number < x.ndim for number in numbers):
-        raise ValueError(f"axis must be axes of the input, which has {x.ndim}, got {axis}")
-    axes = tuple(number % x.ndim for number in numbers)
-    if len(set(axes)) != len(axes):
-        raise ValueError(f"axis must name each axis once, got {axis}")
-    return axes
+def _gated(input: Any, axis: Any, eps: Any, mask: Any, out: Array | None, context: type[NormContext] | None) -> Any:
+    """The call with plain arguments; or on a rearranged copy, where no view of the array as it lies would do."""
+    plain = operands(input, None, None, mask, out, keep=context is not None)
+    x, marks = plain.input, plain.mask
+    axes, added = _arrays.integers(axis, "axis"), _arrays.number(eps, "eps")
+    answer = _kernels.standardize(x, axes, added, marks, plain.out, context, None)
+    if answer is not None:
+        return delivered(answer, out)
+    if context is not None and out is not None:
+        refuse_overlap(out, np.asarray(input))
+    reduced = tuple(a % x.ndim for a in axes)
+    order = (*(a for a in range(x.ndim) if a not in reduced), *reduced)
+    marks = None if marks is None else np.ascontiguousarray(marks.transpose(order))
+    last = tuple(range(x.ndim - len(axes), x.ndim))
+    answer = _kernels.standardize(np.ascontiguousarray(x.transpose(order)), last, added, marks, None, context, None)
+    if context is None:
+        return delivered(_in_order(answer, order), out)
+    y, ctx = answer
+    return delivered((_in_order(y, order), ctx._replace(order=order)), out)
 
 
 def standardize(
@@ -74,13 +65,8 @@ def standardize(
     >>> F.standardize(x, 1).round(3)[0, :, 0, 0]
     array([-1.,  1.])
     """
-    call, order = _standardize_call(input, axis, eps, mask)
-    if order is None:
-        return run_forward(call, out=out, keep=False)[0]
-    if out is not None:
-        _arrays.check_out(out, np.shape(input), call.input.dtype)
-    y = run_forward(call, out=None, keep=False)[0]
-    return _arrays.deliver(_in_order(y, order), out)
+    y: Array = _kernels.standardize(input, axis, eps, mask, out, None, _gated)
+    return y
 
 
 def standardize_forward(
@@ -98,16 +84,8 @@ def standardize_forward(
     >>> import numpy as np, fastnn.functional as F
     >>> y, ctx = F.standardize_forward(np.array([[1.0, 2.0], [3.0, 6.0]]), 0)
     """
-    call, order = _standardize_call(input, axis, eps, mask)
-    if order is None:
-        y, groups, _ = run_forward(call, out=out, keep=True)
-        return y, context_of(call, groups)
-    if out is not None:
-        _arrays.check_out(out, np.shape(input), call.input.dtype)
-        if _arrays.overlaps(out, np.asarray(input)):
-            raise ValueError("out must not overlap the input, which the backward pass needs")
-    y, groups, _ = run_forward(call, out=None, keep=True)
-    return _arrays.deliver(_in_order(y, order), out), context_of(call, groups)._replace(order=order)
+    answer: tuple[Array, NormContext] = _kernels.standardize(input, axis, eps, mask, out, NormContext, _gated)
+    return answer
 
 
 def standardize_backward(dy: Any, ctx: NormContext) -> Array:
@@ -122,12 +100,12 @@ def standardize_backward(dy: Any, ctx: NormContext) -> Array:
            [0., 0.]])
     """
     if ctx.order is None:
-        return run_backward(dy, ctx)[0]
-    dy = _arrays.floating(dy, "dy", ctx.input.dtype)
-    shape = tuple(ctx.input.shape[ctx.order.index(a)] for a in range(dy.ndim)) if dy.ndim == len(ctx.order) else None
+        return _kernels.norm_backward(dy, ctx, NormContext, backward)[0]
+    dy, order = _arrays.floating(dy, "dy", ctx.input.dtype), ctx.order
+    shape = tuple(ctx.input.shape[order.index(a)] for a in range(len(order)))
     if dy.shape != shape:
-        raise ValueError(f"dy must have the input's shape, got {dy.shape}")
-    return _in_order(run_backward(np.ascontiguousarray(dy.transpose(ctx.order)), ctx)[0], ctx.order)
+        raise ValueError(f"dy must have the input's shape {shape}, got {dy.shape}")
+    return _in_order(backward(dy.transpose(order), ctx._replace(order=None))[0], order)
 
 
 def _in_order(array: Array, order: tuple[int, ...]) -> Array:

@@ -2,34 +2,28 @@
 
 from typing import Any
 
+from fastnn import _arrays, _kernels
 from fastnn._arrays import Array
-from fastnn.functional.norm.call import NormContext, run_backward, run_forward
-from fastnn.functional.norm.channels import channel_call, channel_input, finite_momentum, running_of, with_running
-from fastnn.functional.norm.views import batch_view
+from fastnn.functional.norm.gate import NormContext, backward, delivered, operands, running_of
 
 __all__ = ["batch_norm", "batch_norm_backward", "batch_norm_forward", "batch_population"]
 
 
-def _batch_norm(
-    input: Any, running_mean: Any, running_var: Any, weight: Any, bias: Any, training: bool, momentum: float,
-    eps: float, channel_axis: int, mask: Any, out: Array | None, keep: bool,
-) -> tuple[Array, NormContext | None]:  # fmt: skip
-    x, axis = channel_input(input, channel_axis, 2)
-    channels = x.shape[axis]
-    view = batch_view(x.shape, axis)
-    call = channel_call(x, view, axis, weight, bias, eps, mask)
-    running = running_of(running_mean, running_var, x.dtype, channels, updated=training)
-    momentum = finite_momentum(momentum)
+def _gated(
+    input: Any, running_mean: Any, running_var: Any, weight: Any, bias: Any, training: bool, momentum: Any, eps: Any,
+    channel_axis: Any, mask: Any, out: Array | None, context: type[NormContext] | None,
+) -> Any:  # fmt: skip
+    """The call with plain arguments."""
+    plain = operands(input, weight, bias, mask, out, keep=context is not None)
+    running = running_of(running_mean, running_var, plain.input.dtype, updated=bool(training))
+    answer = _kernels.batch_norm(
+        plain.input, running.mean_buffer, running.var_buffer, plain.weight, plain.bias, bool(training),
+        _arrays.number(momentum, "momentum"), _arrays.number(eps, "eps"),
+        _arrays.integer(channel_axis, "channel_axis"), plain.mask, plain.out, context, None,
+    )  # fmt: skip
     if training:
-        if not call.eps > 0:
-            raise ValueError(f"eps must be positive in training, got {eps}")
-        if view.group_size == 1 and channels:
-            raise ValueError(f"Expected more than 1 value per channel when training, got input shape {x.shape}")
-    elif running is None:
-        raise ValueError("running_mean and running_var must be given unless training=True")
-    if x.size == 0:
-        running = None if training else running
-    return with_running(call, running, training, momentum, out, keep)
+        running.store()
+    return delivered(answer, out)
 
 
 def batch_norm(
@@ -95,9 +89,10 @@ def batch_norm(
     >>> mean, var
     (array([0.2, 2. ]), array([ 1.1, 20.9]))
     """
-    return _batch_norm(
-        input, running_mean, running_var, weight, bias, training, momentum, eps, channel_axis, mask, out, False
-    )[0]
+    y: Array = _kernels.batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, channel_axis, mask, out, None, _gated
+    )
+    return y
 
 
 def batch_norm_forward(
@@ -121,11 +116,11 @@ def batch_norm_forward(
     >>> import numpy as np, fastnn.functional as F
     >>> y, ctx = F.batch_norm_forward(np.array([[1.0], [3.0]]), None, None, training=True)
     """
-    y, ctx = _batch_norm(
-        input, running_mean, running_var, weight, bias, training, momentum, eps, channel_axis, mask, out, True
-    )
-    assert ctx is not None
-    return y, ctx
+    answer: tuple[Array, NormContext] = _kernels.batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, channel_axis, mask, out, NormContext,
+        _gated,
+    )  # fmt: skip
+    return answer
 
 
 def batch_norm_backward(dy: Any, ctx: NormContext) -> tuple[Array, Array | None, Array | None]:
@@ -143,7 +138,7 @@ def batch_norm_backward(dy: Any, ctx: NormContext) -> tuple[Array, Array | None,
     >>> db
     array([3.])
     """
-    return run_backward(dy, ctx)
+    return _kernels.norm_backward(dy, ctx, NormContext, backward)
 
 
 def batch_population(input: Any, weight: Any, bias: Any, eps: float, *, channel_axis: int = 1) -> tuple[Array, Array]:
@@ -151,8 +146,9 @@ def batch_population(input: Any, weight: Any, bias: Any, eps: float, *, channel_
 
     A single value per channel is no error here: it gives `bias`.
     """
-    x, axis = channel_input(input, channel_axis, 2)
-    call = channel_call(x, batch_view(x.shape, axis), axis, weight, bias, eps, None)
-    y, _, populations = run_forward(call, out=None, keep=False, population=True)
-    assert populations is not None
-    return y, populations
+    return _kernels.batch_population(input, weight, bias, eps, channel_axis, _gated_population)
+
+
+def _gated_population(input: Any, weight: Any, bias: Any, eps: Any, channel_axis: Any) -> Any:
+    plain = operands(input, weight, bias, None, None, keep=False)
+    return _kernels.batch_population(plain.input, plain.weight, plain.bias, eps, channel_axis, None)

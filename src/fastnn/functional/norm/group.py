@@ -2,24 +2,24 @@
 
 from typing import Any, SupportsIndex
 
-from fastnn import _arrays
+from fastnn import _arrays, _kernels
 from fastnn._arrays import Array
-from fastnn.functional.norm.call import Call, NormContext, context_of, run_backward, run_forward
-from fastnn.functional.norm.channels import channel_call, channel_input
-from fastnn.functional.norm.views import group_view
+from fastnn.functional.norm.gate import NormContext, backward, delivered, operands
 
 __all__ = ["group_norm", "group_norm_backward", "group_norm_forward"]
 
 
-def _group_call(input: Any, num_groups: Any, weight: Any, bias: Any, eps: float, channel_axis: int, mask: Any) -> Call:
-    x, axis = channel_input(input, channel_axis, 2)
-    groups = _arrays.integer(num_groups, "num_groups")
-    if groups < 1 or x.shape[axis] % groups:
-        raise ValueError(f"num_groups must divide the number of channels {x.shape[axis]}, got {groups}")
-    view = group_view(x.shape, axis, groups if x.shape[axis] else 1)  # any number divides no channels
-    if x.size and x.shape[0] * view.group_size == 1:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input shape {x.shape}")
-    return channel_call(x, view, axis, weight, bias, eps, mask)
+def _gated(
+    input: Any, num_groups: Any, weight: Any, bias: Any, eps: Any, channel_axis: Any, mask: Any, out: Array | None,
+    context: type[NormContext] | None,
+) -> Any:  # fmt: skip
+    """The call with plain arguments."""
+    plain = operands(input, weight, bias, mask, out, keep=context is not None)
+    answer = _kernels.group_norm(
+        plain.input, _arrays.integer(num_groups, "num_groups"), plain.weight, plain.bias, _arrays.number(eps, "eps"),
+        _arrays.integer(channel_axis, "channel_axis"), plain.mask, plain.out, context, None,
+    )  # fmt: skip
+    return delivered(answer, out)
 
 
 def group_norm(
@@ -56,8 +56,8 @@ def group_norm(
     >>> F.group_norm(np.array([[1.0, 3.0, 20.0, 60.0]]), 2).round(3)
     array([[-1.,  1., -1.,  1.]])
     """
-    call = _group_call(input, num_groups, weight, bias, eps, channel_axis, mask)
-    return run_forward(call, out=out, keep=False)[0]
+    y: Array = _kernels.group_norm(input, num_groups, weight, bias, eps, channel_axis, mask, out, None, _gated)
+    return y
 
 
 def group_norm_forward(
@@ -78,9 +78,10 @@ def group_norm_forward(
     >>> import numpy as np, fastnn.functional as F
     >>> y, ctx = F.group_norm_forward(np.array([[1.0, 3.0, 20.0, 60.0]]), 2)
     """
-    call = _group_call(input, num_groups, weight, bias, eps, channel_axis, mask)
-    y, groups, _ = run_forward(call, out=out, keep=True)
-    return y, context_of(call, groups)
+    answer: tuple[Array, NormContext] = _kernels.group_norm(
+        input, num_groups, weight, bias, eps, channel_axis, mask, out, NormContext, _gated
+    )
+    return answer
 
 
 def group_norm_backward(dy: Any, ctx: NormContext) -> tuple[Array, Array | None, Array | None]:
@@ -93,4 +94,4 @@ def group_norm_backward(dy: Any, ctx: NormContext) -> tuple[Array, Array | None,
     >>> F.group_norm_backward(np.ones((1, 4)), ctx)[2]
     array([1., 1., 1., 1.])
     """
-    return run_backward(dy, ctx)
+    return _kernels.norm_backward(dy, ctx, NormContext, backward)

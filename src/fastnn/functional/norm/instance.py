@@ -2,31 +2,28 @@
 
 from typing import Any
 
+from fastnn import _arrays, _kernels
 from fastnn._arrays import Array
-from fastnn.functional.norm.call import NormContext, run_backward
-from fastnn.functional.norm.channels import channel_call, channel_input, finite_momentum, running_of, with_running
-from fastnn.functional.norm.views import batch_view, instance_view
+from fastnn.functional.norm.gate import NormContext, backward, delivered, operands, running_of
 
 __all__ = ["instance_norm", "instance_norm_backward", "instance_norm_forward"]
 
 
-def _instance_norm(
-    input: Any, running_mean: Any, running_var: Any, weight: Any, bias: Any, use_input_stats: bool, momentum: float,
-    eps: float, channel_axis: int, mask: Any, out: Array | None, keep: bool,
-) -> tuple[Array, NormContext | None]:  # fmt: skip
-    x, axis = channel_input(input, channel_axis, 3)
-    view = instance_view(x.shape, axis) if use_input_stats else batch_view(x.shape, axis)
-    call = channel_call(x, view, axis, weight, bias, eps, mask)
-    running = running_of(running_mean, running_var, x.dtype, x.shape[axis], updated=use_input_stats)
-    momentum = finite_momentum(momentum)
+def _gated(
+    input: Any, running_mean: Any, running_var: Any, weight: Any, bias: Any, use_input_stats: bool, momentum: Any,
+    eps: Any, channel_axis: Any, mask: Any, out: Array | None, context: type[NormContext] | None,
+) -> Any:  # fmt: skip
+    """The call with plain arguments."""
+    plain = operands(input, weight, bias, mask, out, keep=context is not None)
+    running = running_of(running_mean, running_var, plain.input.dtype, updated=bool(use_input_stats))
+    answer = _kernels.instance_norm(
+        plain.input, running.mean_buffer, running.var_buffer, plain.weight, plain.bias, bool(use_input_stats),
+        _arrays.number(momentum, "momentum"), _arrays.number(eps, "eps"),
+        _arrays.integer(channel_axis, "channel_axis"), plain.mask, plain.out, context, None,
+    )  # fmt: skip
     if use_input_stats:
-        if view.group_size == 1 and view.groups:
-            raise ValueError(f"Expected more than 1 spatial element when training, got input shape {x.shape}")
-    elif running is None:
-        raise ValueError("running_mean and running_var must be given unless use_input_stats=True")
-    if x.size == 0:
-        running = None if use_input_stats else running
-    return with_running(call, running, use_input_stats, momentum, out, keep)
+        running.store()
+    return delivered(answer, out)
 
 
 def instance_norm(
@@ -68,9 +65,22 @@ def instance_norm(
     array([[[-1.,  1.],
             [-1.,  1.]]])
     """
-    return _instance_norm(
-        input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, channel_axis, mask, out, False
-    )[0]
+    y: Array = _kernels.instance_norm(
+        input,
+        running_mean,
+        running_var,
+        weight,
+        bias,
+        use_input_stats,
+        momentum,
+        eps,
+        channel_axis,
+        mask,
+        out,
+        None,
+        _gated,
+    )
+    return y
 
 
 def instance_norm_forward(
@@ -94,11 +104,11 @@ def instance_norm_forward(
     >>> import numpy as np, fastnn.functional as F
     >>> y, ctx = F.instance_norm_forward(np.array([[[1.0, 3.0]]]))
     """
-    y, ctx = _instance_norm(
-        input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, channel_axis, mask, out, True
-    )
-    assert ctx is not None
-    return y, ctx
+    answer: tuple[Array, NormContext] = _kernels.instance_norm(
+        input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, channel_axis, mask, out,
+        NormContext, _gated,
+    )  # fmt: skip
+    return answer
 
 
 def instance_norm_backward(dy: Any, ctx: NormContext) -> tuple[Array, Array | None, Array | None]:
@@ -112,4 +122,4 @@ def instance_norm_backward(dy: Any, ctx: NormContext) -> tuple[Array, Array | No
     >>> F.instance_norm_backward(np.ones_like(x), ctx)[0].round(12) + 0.0
     array([[[0., 0., 0.]]])
     """
-    return run_backward(dy, ctx)
+    return _kernels.norm_backward(dy, ctx, NormContext, backward)

@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
-import numpy as np
-
 from fastnn import _arrays, _kernels
 from fastnn._arrays import Array
-from fastnn.functional.norm.call import Call, NormContext, context_of, run_backward, run_forward
-from fastnn.functional.norm.views import trailing_view
+from fastnn.functional.norm.gate import NormContext, backward, delivered, operands
 
 __all__ = [
     "layer_norm",
@@ -20,25 +17,18 @@ __all__ = [
 ]
 
 
-def _trailing_call(
-    input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float, mask: Any, centered: bool
-) -> Call:
-    x = _arrays.floating(input, "input")
+def _gated(
+    input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: Any, mask: Any, out: Array | None, centered: bool,
+    context: type[NormContext] | None,
+) -> Any:  # fmt: skip
+    """The call with plain arguments."""
+    plain = operands(input, weight, bias, mask, out, keep=context is not None)
     shape = _arrays.integers(normalized_shape, "normalized_shape")
-    if not shape or x.shape[x.ndim - len(shape) :] != shape or len(shape) > x.ndim:
-        raise ValueError(
-            f"normalized_shape must be the end of the input's shape {x.shape} and not empty, got {normalized_shape}"
-        )
-    return Call(
-        x,
-        trailing_view(x.shape, len(shape)),
-        _arrays.vector(weight, "weight", x.dtype, shape),
-        _arrays.vector(bias, "bias", x.dtype, shape),
-        shape,
-        _arrays.number(eps, "eps"),
-        _arrays.mask(mask, x.shape),
-        centered,
+    added = eps if eps is None and not centered else _arrays.number(eps, "eps")
+    answer = _kernels.trailing_norm(
+        plain.input, shape, plain.weight, plain.bias, added, plain.mask, plain.out, centered, context, None
     )
+    return delivered(answer, out)
 
 
 def layer_norm(
@@ -95,11 +85,8 @@ def layer_norm(
     array([[-1.2247,  0.    ,  1.2247],
            [ 0.    ,  0.    ,  0.    ]])
     """
-    if mask is None and out is None:
-        y = _kernels.rows_layer_norm(input, normalized_shape, weight, bias, eps, True)
-        if y is not None:
-            return y
-    return run_forward(_trailing_call(input, normalized_shape, weight, bias, eps, mask, True), out=out, keep=False)[0]
+    y: Array = _kernels.trailing_norm(input, normalized_shape, weight, bias, eps, mask, out, True, None, _gated)
+    return y
 
 
 def layer_norm_forward(
@@ -121,9 +108,10 @@ def layer_norm_forward(
     >>> ctx.groups.shape
     (1, 4)
     """
-    call = _trailing_call(input, normalized_shape, weight, bias, eps, mask, True)
-    y, groups, _ = run_forward(call, out=out, keep=True)
-    return y, context_of(call, groups)
+    answer: tuple[Array, NormContext] = _kernels.trailing_norm(
+        input, normalized_shape, weight, bias, eps, mask, out, True, NormContext, _gated
+    )
+    return answer
 
 
 def layer_norm_backward(dy: Any, ctx: NormContext) -> tuple[Array, Array | None, Array | None]:
@@ -140,13 +128,7 @@ def layer_norm_backward(dy: Any, ctx: NormContext) -> tuple[Array, Array | None,
     >>> db
     array([1., 0., 0.])
     """
-    return run_backward(dy, ctx)
-
-
-def _rms_eps(input: Any, eps: float | None) -> float:
-    if eps is not None:
-        return _arrays.number(eps, "eps")
-    return float(np.finfo(_arrays.floating(input, "input").dtype).eps)
+    return _kernels.norm_backward(dy, ctx, NormContext, backward)
 
 
 def rms_norm(
@@ -176,12 +158,8 @@ def rms_norm(
     >>> F.rms_norm(np.array([[3.0, 4.0]]), 2).round(4)
     array([[0.8485, 1.1314]])
     """
-    eps = _rms_eps(input, eps)
-    if out is None:
-        y = _kernels.rows_layer_norm(input, normalized_shape, weight, None, eps, False)
-        if y is not None:
-            return y
-    return run_forward(_trailing_call(input, normalized_shape, weight, None, eps, None, False), out=out, keep=False)[0]
+    y: Array = _kernels.trailing_norm(input, normalized_shape, weight, None, eps, None, out, False, None, _gated)
+    return y
 
 
 def rms_norm_forward(
@@ -199,9 +177,10 @@ def rms_norm_forward(
     >>> import numpy as np, fastnn.functional as F
     >>> y, ctx = F.rms_norm_forward(np.array([[3.0, 4.0]]), 2)
     """
-    call = _trailing_call(input, normalized_shape, weight, None, _rms_eps(input, eps), None, False)
-    y, groups, _ = run_forward(call, out=out, keep=True)
-    return y, context_of(call, groups)
+    answer: tuple[Array, NormContext] = _kernels.trailing_norm(
+        input, normalized_shape, weight, None, eps, None, out, False, NormContext, _gated
+    )
+    return answer
 
 
 def rms_norm_backward(dy: Any, ctx: NormContext) -> tuple[Array, Array | None]:
@@ -215,4 +194,4 @@ def rms_norm_backward(dy: Any, ctx: NormContext) -> tuple[Array, Array | None]:
     >>> dw.round(4)
     array([0.8485, 1.1314])
     """
-    return run_backward(dy, ctx)[:2]
+    return _kernels.norm_backward(dy, ctx, NormContext, backward)[:2]
