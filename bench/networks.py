@@ -78,7 +78,7 @@ def training_step(case: Case) -> Subject:
         def step() -> float:
             optimizer.zero_grad()
             loss, context = F.cross_entropy_forward(model(x), target)
-            model.backward(F.cross_entropy_backward(1.0, context))
+            model.backward_parameters(F.cross_entropy_backward(1.0, context))
             optimizer.step()
             return float(loss)
 

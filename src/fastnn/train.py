@@ -434,7 +434,7 @@ def _gradient(
         total += float(value) * len(chosen)
         if not math.isfinite(total):
             return total, lambda: math.nan
-        model.backward(loss.backward(1.0, context))
+        model.backward_parameters(loss.backward(1.0, context))
         if len(parts) > 1:
             accumulator.add(len(chosen))
     if len(parts) > 1:
