@@ -41,8 +41,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "columns_backward": ("columns_backward",),
     "columns_forward": ("columns_forward",),
     "convolution": (
-        "PLANE_MARGIN", "PLANE_MULTIPLE", "ConvolutionStep", "convolution_rows", "shifted_products", "weight_gradient",
+        "PLANE_MARGIN", "PLANE_MULTIPLE", "ConvolutionStep", "convolution_rows", "shifted_products",
     ),
+    "convolution_weights": ("weight_gradient",),
     "dropout": ("apply_mask", "draw_dropout", "dropout", "ready"),
     "elementwise_loss": ("BCE_WITH_LOGITS", "MSE", "elementwise_loss", "elementwise_loss_backward"),
     "linear_step": ("LinearStep", "linear_panels"),

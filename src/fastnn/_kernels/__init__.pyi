@@ -187,6 +187,8 @@ def shifted_products(
     out_sizes: tuple[int, ...],
     count: int,
 ) -> None: ...
+
+# convolution_weights
 def weight_gradient(
     x: Array,
     x_at: tuple[int, ...],

@@ -12,6 +12,7 @@ Design
       claiming a task costs as much as a tiny plane: no two threads add to one place, and the sums' order is fixed by
       the shape.
   (D) Averages add in float64 and divide once.
+  (E) The usual windows, two by two, have chunks that reach across lines and planes: see pool_pairs.pxd.
 """
 
 cimport numpy as cnp
@@ -21,6 +22,7 @@ from libc.string cimport memcpy, memset
 
 from fastnn._kernels._plan cimport Operands, Step
 from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels.pool_pairs cimport LANES, in_pairs, pool_pairs
 from fastnn._kernels.window cimport Axis, axis_of, end_inside, first_inside, position
 
 cnp.import_array()
@@ -28,7 +30,6 @@ cnp.import_array()
 __all__ = ["PoolStep", "pool_backward", "pool_forward"]
 
 cdef enum:
-    LANES = 16
     TASK = 32 * 1024
 
 cdef struct Pool:
@@ -290,14 +291,25 @@ cdef inline void backward_plane(Pool* p, Py_ssize_t plane, floating example) noe
         dy += line
 
 
+cdef inline void forward_planes(Pool* p, Py_ssize_t first, Py_ssize_t end, floating example) noexcept nogil:
+    cdef Py_ssize_t plane
+    if in_pairs(&p.h, &p.w, p.run):
+        pool_pairs(
+            <const floating*>p.x, &p.h, &p.w, first, end, p.maximum, p.divisor, <floating*>p.y, p.winner,
+        )
+    else:
+        for plane in range(first, end):
+            forward_plane(p, plane, example)
+
+
 cdef void forward_task(void* arguments, Py_ssize_t task) noexcept nogil:
     cdef Pool* p = <Pool*>arguments
-    cdef Py_ssize_t plane
-    for plane in range(task * p.together, min(p.planes, (task + 1) * p.together)):
-        if p.double_precision:
-            forward_plane(p, plane, <double>0)
-        else:
-            forward_plane(p, plane, <float>0)
+    cdef Py_ssize_t first = task * p.together
+    cdef Py_ssize_t end = min(p.planes, first + p.together)
+    if p.double_precision:
+        forward_planes(p, first, end, <double>0)
+    else:
+        forward_planes(p, first, end, <float>0)
 
 
 cdef void backward_task(void* arguments, Py_ssize_t task) noexcept nogil:

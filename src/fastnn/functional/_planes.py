@@ -37,6 +37,14 @@ class Geometry(NamedTuple):
         return (self.n, h, w, self.out_channels) if self.last else (self.n, self.out_channels, h, w)
 
 
+def flat(g: Geometry) -> Geometry:
+    """A 1×1 convolution that moves no window sees an image as one row: long runs, whatever the image's form."""
+    if (g.h[1:4], g.w[1:4]) != ((1, 1, 0), (1, 1, 0)) or (g.h[0], g.w[0]) != (g.h[5], g.w[5]):
+        return g
+    pixels = g.h[0] * g.w[0]
+    return g._replace(h=(1, 1, 1, 0, 1, 1), w=(pixels, 1, 1, 0, 1, pixels))
+
+
 class Planes(NamedTuple):
     """How images are copied into planes, and where each term of the sums starts in them."""
 
@@ -93,6 +101,7 @@ def result_planes(g: Geometry, itemsize: int) -> Planes:
 @functools.lru_cache(maxsize=256)
 def result_products(g: Geometry, itemsize: int) -> Products:
     """The convolution itself."""
+    g = flat(g)
     planes = result_planes(g, itemsize)
     terms = len(planes.shifts) - 1
     rows = g.out_channels // g.groups
@@ -115,6 +124,7 @@ def result_products(g: Geometry, itemsize: int) -> Products:
 def input_products(g: Geometry, itemsize: int) -> tuple[Products, ...]:
     """The input's gradient: its rows a, a + s, … collect dy at rows t + e, e = (a + p − k·d)/s, from the kernel
     elements k for which that is whole. One product for each remainder (a, b) of row and column that any reaches."""
+    g = flat(g)
     products = []
     kernel = g.h[1] * g.w[1]
     each = g.channels // g.groups * kernel  # weights of one output channel
@@ -157,6 +167,7 @@ def input_products(g: Geometry, itemsize: int) -> tuple[Products, ...]:
 @functools.lru_cache(maxsize=256)
 def weight_arguments(g: Geometry, itemsize: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The arguments of `weight_gradient` behind x and behind dy."""
+    g = flat(g)
     source = result_products(g, itemsize).source
     return source, (
         *image_strides(g, g.out_channels, g.h[5], g.w[5]),

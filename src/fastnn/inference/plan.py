@@ -148,7 +148,7 @@ def _linear(node: Node, form: Form) -> Made:
 
 
 def _conv2d(node: Node, form: Form) -> Made:
-    from fastnn.functional._planes import image_strides, result_planes
+    from fastnn.functional._planes import flat, image_strides, result_planes
     from fastnn.functional.conv import geometry
 
     weight, s = node.arrays["weight"], node.settings
@@ -157,6 +157,7 @@ def _conv2d(node: Node, form: Form) -> Made:
     stride, dilation = tuple(s["stride"]), tuple(s["dilation"])
     padding = s["padding"] if isinstance(s["padding"], str) else tuple(s["padding"])
     g = geometry((1, *form.shape), weight.shape, stride, padding, dilation, s["groups"], s["channel_axis"])
+    whole, g = g, flat(g)
     planes = result_planes(g, form.dtype.itemsize)
     if form.place not in form.packed:
         form.packed[form.place] = _kernels.convolution_rows(weight, s["groups"])
@@ -168,7 +169,7 @@ def _conv2d(node: Node, form: Form) -> Made:
         _finisher(node.activation, form),
     )  # fmt: skip
     pixels = g.h[5] * g.w[5]
-    return Made(step, g.out_shape[1:], pixels * weight.size / 8 * (form.dtype.itemsize / 4))
+    return Made(step, whole.out_shape[1:], pixels * weight.size / 8 * (form.dtype.itemsize / 4))
 
 
 def _trailing_norm(node: Node, form: Form, centered: bool) -> Made:

@@ -1,5 +1,6 @@
 """Layers made of layers, and layers that only arrange."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
@@ -206,7 +207,7 @@ class Flatten(Layer):
         start, end = self.start_dim % max(1, x.ndim), self.end_dim % max(1, x.ndim)
         if not (-x.ndim <= self.start_dim < x.ndim and -x.ndim <= self.end_dim < x.ndim and start <= end):
             raise ValueError(f"x must have axes {self.start_dim} to {self.end_dim} in order, got shape {x.shape}")
-        merged = int(np.prod(x.shape[start : end + 1], dtype=np.int64))
+        merged = math.prod(x.shape[start : end + 1])
         return x.reshape(*x.shape[:start], merged, *x.shape[end + 1 :]), x.shape
 
     def _backward(self, dy: Array, context: tuple[int, ...]) -> Array:
