@@ -171,10 +171,11 @@ cdef inline void find_moments(
     # from s1 = Σ(x − shift), s2 = Σ(x − shift)² with a shift among the data. The square of the mean's distance from it
     # is at most n times the variance, so the difference keeps 53 − log₂n bits.
     cdef Py_ssize_t j
-    cdef double lo, variance
+    cdef double lo, variance, each
     for j in range(SIDE):
-        lo = s1[j] / n[j] if centered else 0
-        variance = s2[j] / n[j] - lo * lo
+        each = 1 / n[j]
+        lo = s1[j] * each if centered else 0
+        variance = s2[j] * each - lo * lo
         variance = variance if not variance < 0 else 0      # NaN stays
         moments.mean[j] = shift[j] + lo
         moments.variance[j] = variance

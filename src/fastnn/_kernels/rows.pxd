@@ -14,7 +14,7 @@ from fastnn._kernels.norm cimport View, claim_lines
 cdef enum:
     LANES = 32
     # groups taken together at the most: enough to hide the latency of roots and quotients
-    BATCH = 16
+    BATCH = 64
     # bytes of one array that a batch of groups may fill: the first-level cache holds groups of one run, which are
     # read and written at once; the second level holds groups of several runs
     NEAR = 24576
@@ -41,55 +41,55 @@ cdef struct Lanes:
     double low[LANES]       # of double data only
 
 
-cdef inline inlined clear_lanes(Lanes* lanes, floating example) noexcept nogil:
+cdef inline inlined clear_lanes(Lanes* lanes, Py_ssize_t n, floating example) noexcept nogil:
     # `example` only chooses the precision, here and below
     cdef Py_ssize_t j
-    for j in range(LANES):
+    for j in range(n):
         lanes.high[j] = 0
         if floating is double:
             lanes.low[j] = 0
 
 
-cdef inline inlined clear_sum(WideSum* total, floating example) noexcept nogil:
+cdef inline double sum_of(double* part) noexcept nogil:
+    # of WIDE numbers, halved three times: one vector operation each
+    cdef double half[4]
+    cdef double quarter[2]
     cdef Py_ssize_t j
-    for j in range(WIDE):
-        total.high[j] = 0
-        if floating is double:
-            total.low[j] = 0
+    for j in range(4):
+        half[j] = part[j] + part[j + 4]
+    for j in range(2):
+        quarter[j] = half[j] + half[j + 2]
+    return quarter[0] + quarter[1]
 
 
-cdef inline inlined merge_lanes(const Lanes* lanes, WideSum* total, floating example) noexcept nogil:
-    # total += lanes
+cdef inline dd exact_sum_of(const WideSum* parts) noexcept nogil:
+    cdef dd s = two_sum(parts.high[0], parts.low[0])
+    cdef Py_ssize_t j
+    for j in range(1, WIDE):
+        s = dd_add(s, two_sum(parts.high[j], parts.low[j]))
+    return s
+
+
+cdef inline inlined merge_lanes(Lanes* lanes, Py_ssize_t n, dd* total, floating example) noexcept nogil:
+    # total += the first n lanes, WIDE or LANES; n is a constant where this is inlined
     cdef Py_ssize_t i, j
     cdef dd s
+    cdef WideSum parts
+    for j in range(WIDE):
+        if floating is float and n == LANES:
+            parts.high[j] = (lanes.high[j] + lanes.high[j + 8]) + (lanes.high[j + 16] + lanes.high[j + 24])
+        else:
+            parts.high[j] = lanes.high[j]
+            parts.low[j] = lanes.low[j] if floating is double else 0
     if floating is float:
-        for j in range(WIDE):
-            total.high[j] += (lanes.high[j] + lanes.high[j + 8]) + (lanes.high[j + 16] + lanes.high[j + 24])
+        total.high += sum_of(parts.high)
     else:
-        for i in range(0, LANES, 8):
+        for i in range(1, n // WIDE):
             for j in range(WIDE):
-                s = two_sum(total.high[j], lanes.high[i + j])
-                total.high[j] = s.high
-                total.low[j] += s.low + lanes.low[i + j]
-
-
-cdef inline double plain_total(const WideSum* total) noexcept nogil:
-    # of float data, which has no low parts
-    return (((total.high[0] + total.high[4]) + (total.high[2] + total.high[6]))
-            + ((total.high[1] + total.high[5]) + (total.high[3] + total.high[7])))
-
-
-cdef inline dd wide_total(const WideSum* total, floating example) noexcept nogil:
-    cdef dd s
-    cdef Py_ssize_t j
-    if floating is float:
-        s.high = plain_total(total)
-        s.low = 0
-    else:
-        s = two_sum(total.high[0], total.low[0])
-        for j in range(1, WIDE):
-            s = dd_add(s, two_sum(total.high[j], total.low[j]))
-    return s
+                s = two_sum(parts.high[j], lanes.high[i * WIDE + j])
+                parts.high[j] = s.high
+                parts.low[j] += s.low + lanes.low[i * WIDE + j]
+        total[0] = dd_add(total[0], exact_sum_of(&parts))
 
 
 # ---- sums of one run -------------------------------------------------------------------------------------------------
@@ -109,53 +109,63 @@ cdef inline inlined add_squares(
         add_product(square_high + j, square_low + j, d, d, x[0])
 
 
+cdef inline inlined add_lanes_of_squares(
+    const floating* x, const unsigned char* mask, double shift, double scale, Lanes* sums, Lanes* squares,
+) noexcept nogil:
+    # LANES elements, in steps of WIDE: a vector of float data then becomes one of doubles while it is read
+    add_squares(x, mask, WIDE, 0, shift, scale, sums.high, sums.low, squares.high, squares.low)
+    add_squares(
+        x + 8, mask + 8 if mask != NULL else NULL, WIDE, 0, shift, scale, sums.high + 8, sums.low + 8,
+        squares.high + 8, squares.low + 8)
+    add_squares(
+        x + 16, mask + 16 if mask != NULL else NULL, WIDE, 0, shift, scale, sums.high + 16, sums.low + 16,
+        squares.high + 16, squares.low + 16)
+    add_squares(
+        x + 24, mask + 24 if mask != NULL else NULL, WIDE, 0, shift, scale, sums.high + 24, sums.low + 24,
+        squares.high + 24, squares.low + 24)
+
+
 cdef inline inlined sum_end(
     const floating* x, const unsigned char* mask, Py_ssize_t i, Py_ssize_t n, double shift, double scale,
     double* sum_high, double* sum_low, double* square_high, double* square_low,
 ) noexcept nogil:
-    # elements i … n − 1 of a run of n, WIDE at a time
+    # elements i … n − 1 of a run of n ≥ WIDE, WIDE at a time
     while n - i >= WIDE:
         add_squares(
             x + i, mask + i if mask != NULL else NULL, WIDE, 0, shift, scale, sum_high, sum_low, square_high,
             square_low)
         i += WIDE
-    if i < n and n >= WIDE:     # the last WIDE elements again, without those that have been added
+    if i < n:       # the last WIDE elements again, without those that have been added
         add_squares(
             x + n - WIDE, mask + n - WIDE if mask != NULL else NULL, WIDE, WIDE - (n - i), shift, scale, sum_high,
             sum_low, square_high, square_low)
-    elif i < n:
-        add_squares(x, mask, n, 0, shift, scale, sum_high, sum_low, square_high, square_low)
 
 
 cdef inline inlined sum_run(
     const floating* x, const unsigned char* mask, const floating* result, Py_ssize_t n, double shift, double scale,
-    WideSum* s1, WideSum* s2,
+    bint short, dd* s1, dd* s2,
 ) noexcept nogil:
-    # whether there is a mask, and a result to claim, are constants where this is inlined
+    # n ≥ WIDE; whether there is a mask, a result to claim, and less than a few LANES, are constants where this is
+    # inlined
     cdef Lanes sums, squares
-    cdef WideSum short1, short2
     cdef Py_ssize_t i = 0
-    if n < 2 * LANES:
-        if result != NULL:
-            claim_lines(result, n)
-        short1 = s1[0]
-        short2 = s2[0]
-        sum_end(x, mask, 0, n, shift, scale, short1.high, short1.low, short2.high, short2.low)
-        s1[0] = short1
-        s2[0] = short2
+    if short:
+        clear_lanes(&sums, WIDE, x[0])
+        clear_lanes(&squares, WIDE, x[0])
+        sum_end(x, mask, 0, n, shift, scale, sums.high, sums.low, squares.high, squares.low)
+        merge_lanes(&sums, WIDE, s1, x[0])
+        merge_lanes(&squares, WIDE, s2, x[0])
         return
-    clear_lanes(&sums, x[0])
-    clear_lanes(&squares, x[0])
+    clear_lanes(&sums, LANES, x[0])
+    clear_lanes(&squares, LANES, x[0])
     while n - i >= LANES:
         if result != NULL:
             claim_lines(result + i, LANES)
-        add_squares(
-            x + i, mask + i if mask != NULL else NULL, LANES, 0, shift, scale, sums.high, sums.low, squares.high,
-            squares.low)
+        add_lanes_of_squares(x + i, mask + i if mask != NULL else NULL, shift, scale, &sums, &squares)
         i += LANES
     sum_end(x, mask, i, n, shift, scale, sums.high, sums.low, squares.high, squares.low)
-    merge_lanes(&sums, s1, x[0])
-    merge_lanes(&squares, s2, x[0])
+    merge_lanes(&sums, LANES, s1, x[0])
+    merge_lanes(&squares, LANES, s2, x[0])
 
 
 cdef inline apart run_sums(
@@ -163,16 +173,26 @@ cdef inline apart run_sums(
     const unsigned char* mask,      # IN   likewise, or NULL
     const floating* result,         # what will be written next, likewise, or NULL
     Py_ssize_t n, double shift, double scale,
-    WideSum* s1, WideSum* s2,       # INOUT  += Σ(x·scale − shift), Σ(x·scale − shift)²
+    dd* s1, dd* s2,                 # INOUT  += Σ(x·scale − shift), Σ(x·scale − shift)²
 ) noexcept nogil:
-    if mask != NULL:
-        sum_run(x, mask, NULL, n, shift, scale, s1, s2)
+    # float data without a mask in its own unit goes through row_floats
+    cdef Py_ssize_t j
+    if n < WIDE:
+        for j in range(n):
+            if mask == NULL or mask[j]:
+                add_squares(x + j, NULL, 1, 0, shift, scale, &s1.high, &s1.low, &s2.high, &s2.low)
+        s1[0] = two_sum(s1.high, s1.low)
+        s2[0] = two_sum(s2.high, s2.low)
+    elif n < 2 * LANES:
+        sum_run(x, mask, NULL, n, shift, scale, True, s1, s2)
+    elif mask != NULL:
+        sum_run(x, mask, NULL, n, shift, scale, False, s1, s2)
     elif scale != 1:
-        sum_run(x, NULL, NULL, n, shift, scale, s1, s2)
+        sum_run(x, NULL, NULL, n, shift, scale, False, s1, s2)
     elif result != NULL:
-        sum_run(x, NULL, result, n, shift, 1, s1, s2)
+        sum_run(x, NULL, result, n, shift, 1, False, s1, s2)
     else:
-        sum_run(x, NULL, NULL, n, shift, 1, s1, s2)
+        sum_run(x, NULL, NULL, n, shift, 1, False, s1, s2)
 
 
 # ---- sums of products of one run -------------------------------------------------------------------------------------
@@ -191,50 +211,57 @@ cdef inline inlined add_products(
         add_product(product_high + j, product_low + j, g, exact_deviation(x[j], shift, scale, True), x[0])
 
 
+cdef inline inlined add_lanes_of_products(
+    const floating* dy, const floating* x, double shift, double scale, Lanes* sums, Lanes* products,
+) noexcept nogil:
+    # LANES elements, in steps of WIDE
+    add_products(dy, x, WIDE, 0, shift, scale, sums.high, sums.low, products.high, products.low)
+    add_products(
+        dy + 8, x + 8, WIDE, 0, shift, scale, sums.high + 8, sums.low + 8, products.high + 8, products.low + 8)
+    add_products(
+        dy + 16, x + 16, WIDE, 0, shift, scale, sums.high + 16, sums.low + 16, products.high + 16, products.low + 16)
+    add_products(
+        dy + 24, x + 24, WIDE, 0, shift, scale, sums.high + 24, sums.low + 24, products.high + 24, products.low + 24)
+
+
 cdef inline inlined product_end(
     const floating* dy, const floating* x, Py_ssize_t i, Py_ssize_t n, double shift, double scale,
     double* sum_high, double* sum_low, double* product_high, double* product_low,
 ) noexcept nogil:
-    # elements i … n − 1 of a run of n, WIDE at a time
+    # elements i … n − 1 of a run of n ≥ WIDE, WIDE at a time
     while n - i >= WIDE:
         add_products(dy + i, x + i, WIDE, 0, shift, scale, sum_high, sum_low, product_high, product_low)
         i += WIDE
-    if i < n and n >= WIDE:     # the last WIDE elements again, without those that have been added
+    if i < n:       # the last WIDE elements again, without those that have been added
         add_products(
             dy + n - WIDE, x + n - WIDE, WIDE, WIDE - (n - i), shift, scale, sum_high, sum_low, product_high,
             product_low)
-    elif i < n:
-        add_products(dy, x, n, 0, shift, scale, sum_high, sum_low, product_high, product_low)
 
 
 cdef inline inlined product_run(
     const floating* dy, const floating* x, const floating* result, Py_ssize_t n, double shift, double scale,
-    WideSum* s1, WideSum* s2,
+    bint short, dd* s1, dd* s2,
 ) noexcept nogil:
-    # whether there is a result to claim is a constant where this is inlined
+    # n ≥ WIDE; whether there is a result to claim, and less than a few LANES, are constants where this is inlined
     cdef Lanes sums, products
-    cdef WideSum short1, short2
     cdef Py_ssize_t i = 0
-    if n < 2 * LANES:
-        if result != NULL:
-            claim_lines(result, n)
-        short1 = s1[0]
-        short2 = s2[0]
-        product_end(dy, x, 0, n, shift, scale, short1.high, short1.low, short2.high, short2.low)
-        s1[0] = short1
-        s2[0] = short2
+    if short:
+        clear_lanes(&sums, WIDE, x[0])
+        clear_lanes(&products, WIDE, x[0])
+        product_end(dy, x, 0, n, shift, scale, sums.high, sums.low, products.high, products.low)
+        merge_lanes(&sums, WIDE, s1, x[0])
+        merge_lanes(&products, WIDE, s2, x[0])
         return
-    clear_lanes(&sums, x[0])
-    clear_lanes(&products, x[0])
+    clear_lanes(&sums, LANES, x[0])
+    clear_lanes(&products, LANES, x[0])
     while n - i >= LANES:
         if result != NULL:
             claim_lines(result + i, LANES)
-        add_products(
-            dy + i, x + i, LANES, 0, shift, scale, sums.high, sums.low, products.high, products.low)
+        add_lanes_of_products(dy + i, x + i, shift, scale, &sums, &products)
         i += LANES
     product_end(dy, x, i, n, shift, scale, sums.high, sums.low, products.high, products.low)
-    merge_lanes(&sums, s1, x[0])
-    merge_lanes(&products, s2, x[0])
+    merge_lanes(&sums, LANES, s1, x[0])
+    merge_lanes(&products, LANES, s2, x[0])
 
 
 cdef inline apart run_products(
@@ -242,9 +269,18 @@ cdef inline apart run_products(
     const floating* x,              # IN   (n)
     const floating* result,         # what will be written next, likewise, or NULL
     Py_ssize_t n, double shift, double scale,
-    WideSum* s1, WideSum* s2,       # INOUT  += Σdy, Σdy·(x·scale − shift)
+    dd* s1, dd* s2,                 # INOUT  += Σdy, Σdy·(x·scale − shift)
 ) noexcept nogil:
-    if result != NULL:
-        product_run(dy, x, result, n, shift, scale, s1, s2)
+    # float data in its own unit goes through row_floats
+    cdef Py_ssize_t j
+    if n < WIDE:
+        for j in range(n):
+            add_products(dy + j, x + j, 1, 0, shift, scale, &s1.high, &s1.low, &s2.high, &s2.low)
+        s1[0] = two_sum(s1.high, s1.low)
+        s2[0] = two_sum(s2.high, s2.low)
+    elif n < 2 * LANES:
+        product_run(dy, x, NULL, n, shift, scale, True, s1, s2)
+    elif result != NULL:
+        product_run(dy, x, result, n, shift, scale, False, s1, s2)
     else:
-        product_run(dy, x, NULL, n, shift, scale, s1, s2)
+        product_run(dy, x, NULL, n, shift, scale, False, s1, s2)

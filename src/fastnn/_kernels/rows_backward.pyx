@@ -23,10 +23,10 @@ from libc.stdlib cimport calloc, free
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
-from fastnn._kernels.lanes cimport WideSum, dd, dd_add, dd_scale
+from fastnn._kernels.lanes cimport dd, dd_add, dd_scale
 from fastnn._kernels.norm cimport DISTANT, Group, Means, View, count_of, deviation, means_of, start_of
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.rows cimport BATCH, batch_of, block_of, clear_sum, run_products, wide_total
+from fastnn._kernels.rows cimport BATCH, batch_of, block_of, run_products
 
 __all__ = ["rows_backward"]
 
@@ -76,11 +76,10 @@ cdef inline double weight_of(Backward* p, Py_ssize_t g, Py_ssize_t k, floating e
 
 
 cdef inline void close_segment(
-    const WideSum* sums, const WideSum* products, const Group* group, dd* segment, floating example,
+    dd sum, dd product, const Group* group, dd* segment,
 ) noexcept nogil:
-    segment[0] = wide_total(sums, example)
-    segment[1] = dd_scale(
-        dd_add(wide_total(products, example), dd_scale(segment[0], -group.lo)), group.rstd)
+    segment[0] = sum
+    segment[1] = dd_scale(dd_add(product, dd_scale(sum, -group.lo)), group.rstd)
 
 
 cdef inline void batch_sums(
@@ -89,8 +88,8 @@ cdef inline void batch_sums(
     # segments of `count` neighbouring groups; dy, x, dx at the start of group g. With constant statistics the
     # input's gradient as well.
     cdef Py_ssize_t stride = p.view.groups * p.view.inner
-    cdef WideSum sums[BATCH]
-    cdef WideSum products[BATCH]
+    cdef dd sums[BATCH]
+    cdef dd products[BATCH]
     cdef const Group* group
     cdef Py_ssize_t first, last, s, a, at
     # segments are numbered through the groups of a batch; at most BATCH of them at a time
@@ -98,8 +97,7 @@ cdef inline void batch_sums(
     while first < count * p.entries:
         last = min(first + BATCH, count * p.entries)
         for s in range(last - first):
-            clear_sum(sums + s, x[0])
-            clear_sum(products + s, x[0])
+            sums[s].high = sums[s].low = products[s].high = products[s].low = 0
         for a in range(p.view.reduced):
             for s in range(first, last):
                 group = p.groups + g + (s // p.entries if p.entries > 1 else s)
@@ -113,8 +111,8 @@ cdef inline void batch_sums(
                         weight_of(p, g + s // p.entries, s % p.entries, x[0]) * group.rstd * group.scale)
         for s in range(first, last):
             close_segment(
-                sums + s - first, products + s - first, p.groups + g + s // p.entries,
-                p.segments + 2 * (g * p.entries + s), x[0])
+                sums[s - first], products[s - first], p.groups + g + s // p.entries,
+                p.segments + 2 * (g * p.entries + s))
         first = last
 
 

@@ -22,13 +22,13 @@ from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport (
-    FLUSH, LANES, WideSum, add_to_lanes, dd, dd_add, dd_scale, merge,
+    FLUSH, LANES, WIDE, WideSum, add_to_lanes, dd, dd_add, dd_scale, merge,
 )
 from fastnn._kernels.norm cimport (
     DISTANT, Group, Means, View, claim_lines, count_of, input_gradient, means_of, normalized, offset_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.rows cimport clear_sum, plain_total, wide_total
+from fastnn._kernels.rows cimport exact_sum_of, sum_of
 
 __all__ = ["rows_backward_own"]
 
@@ -97,8 +97,9 @@ cdef inline apart row_products(
     const floating* weight,     # IN   (n)
     const floating* result,     # what will be written next, (n), or NULL
     Py_ssize_t n, const Group* group,
-    WideSum* sum_g, WideSum* sum_gd,    # INOUT  += Σg, Σg·(x·scale − shift)
+    dd* sum_g, dd* sum_gd,      # OUT  Σg, Σg·(x·scale − shift)
 ) noexcept nogil:
+    cdef WideSum total_g, total_gd
     cdef floating sums[LANES]
     cdef floating products[LANES]
     cdef floating shift = <floating>group.shift
@@ -109,6 +110,9 @@ cdef inline apart row_products(
     cdef Py_ssize_t flush = FLUSH
     if floating is double:
         flush = FLUSH_DOUBLE
+    for j in range(WIDE):
+        total_g.high[j] = total_g.low[j] = 0
+        total_gd.high[j] = total_gd.low[j] = 0
     for j in range(LANES):
         sums[j] = 0
         products[j] = 0
@@ -119,19 +123,25 @@ cdef inline apart row_products(
         i += LANES
         filled += 1
         if filled == flush:
-            merge(sums, sum_g)
-            merge(products, sum_gd)
+            merge(sums, &total_g)
+            merge(products, &total_gd)
             filled = 0
     while n - i >= NARROW:
         add_some(dy + i, x + i, weight + i, NARROW, shift, scale, sums, products)
         i += NARROW
     add_some(dy + i, x + i, weight + i, n - i, shift, scale, sums, products)
-    merge(sums, sum_g)
-    merge(products, sum_gd)
+    merge(sums, &total_g)
+    merge(products, &total_gd)
+    if floating is float:
+        sum_g.high = sum_of(total_g.high)
+        sum_gd.high = sum_of(total_gd.high)
+    else:
+        sum_g[0] = exact_sum_of(&total_g)
+        sum_gd[0] = exact_sum_of(&total_gd)
 
 
 cdef inline apart tile_parameters(
-    Backward* p, Py_ssize_t first, Py_ssize_t rows, const WideSum* sums_g, const WideSum* sums_gd,
+    Backward* p, Py_ssize_t first, Py_ssize_t rows, const dd* sums_g, const dd* sums_gd,
     floating* parameters,       # OUT  (TILE_ROWS, ROW_PARAMETERS)
 ) noexcept nogil:
     # of all rows of a tile side by side: so roots and quotients do not wait for each other
@@ -153,17 +163,16 @@ cdef inline apart tile_parameters(
         for r in range(rows):
             n[r] = <double>count_of(p.mask + (first + r * p.period) * p.view.inner, &p.view)
     if floating is float:
-        for r in range(TILE_ROWS):
-            sum_g[r] = plain_total(sums_g + r)
-            sum_gx[r] = plain_total(sums_gd + r)
+        for r in range(TILE_ROWS):      # beyond `rows` whatever is there
+            sum_g[r] = sums_g[r].high
+            sum_gx[r] = sums_gd[r].high
         for r in range(TILE_ROWS):
             sum_gx[r] = (sum_gx[r] - groups[r].lo * sum_g[r]) * groups[r].rstd
     else:
         for r in range(rows):
             group = groups + r
-            total = wide_total(sums_g + r, parameters[0])
-            sum_g[r] = total.high
-            total = dd_add(wide_total(sums_gd + r, parameters[0]), dd_scale(total, -group.lo))
+            sum_g[r] = sums_g[r].high
+            total = dd_add(sums_gd[r], dd_scale(sums_g[r], -group.lo))
             sum_gx[r] = dd_scale(total, group.rstd).high
     for r in range(TILE_ROWS):
         means = means_of(sum_g[r], sum_gx[r], n[r], p.centered, False)
@@ -248,14 +257,11 @@ cdef inline void tile(
     cdef Py_ssize_t n = p.view.inner
     cdef const floating* weight = <const floating*>p.weight + (first % p.period if p.period > 1 else 0) * n
     cdef floating parameters[TILE_ROWS * ROW_PARAMETERS]
-    cdef WideSum sums_g[TILE_ROWS]
-    cdef WideSum sums_gd[TILE_ROWS]
+    cdef dd sums_g[TILE_ROWS]
+    cdef dd sums_gd[TILE_ROWS]
     cdef Py_ssize_t start = first * n
     cdef Py_ssize_t r, at
     cdef bint cold = False
-    for r in range(TILE_ROWS):
-        clear_sum(sums_g + r, <floating>0)
-        clear_sum(sums_gd + r, <floating>0)
     for r in range(rows):
         at = (first + r * p.period) * n
         row_products(

@@ -23,14 +23,15 @@ from fastnn._kernels._plan cimport Finish, Operands, Step, finish_of, loop
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
-from fastnn._kernels.lanes cimport WideSum
+from fastnn._kernels.lanes cimport dd
 from fastnn._kernels.norm cimport (
     COLD, DISTANT, SIDE, Group, Moments, Population, Settled, Verdict, View, close_group, count_of, deviation,
     find_moments, find_scales, first_counted, normalized, offset_of, scale_of, settle, start_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
+from fastnn._kernels.row_floats cimport VECTOR, WIDE, apply_affine, apply_own_runs, sum_runs
 from fastnn._kernels.rows cimport (
-    BATCH, BLOCK, batch_of, block_of, clear_sum, plain_total, run_sums, wide_total,
+    BATCH, BLOCK, batch_of, block_of, run_sums,
 )
 
 cnp.import_array()
@@ -90,22 +91,45 @@ cdef void close_scaled(
     cdef Py_ssize_t stride = p.view.groups * p.view.inner
     cdef double scale = scale_of(x, mask, &p.view, p.eps)
     cdef double shift = first_counted(x, mask, &p.view) * scale if p.centered else 0
-    cdef WideSum s1, s2
+    cdef dd s1, s2
     cdef Py_ssize_t a
-    clear_sum(&s1, shift)
-    clear_sum(&s2, shift)
+    s1.high = s1.low = s2.high = s2.low = 0
     for a in range(p.view.reduced):
         run_sums(
             x + a * stride, mask + a * stride if mask != NULL else NULL, NULL, p.view.inner, shift, scale, &s1, &s2)
     close_group(
-        wide_total(&s1, shift), wide_total(&s2, shift), n, p.eps, p.centered, shift, scale, group, population)
+        s1, s2, n, p.eps, p.centered, shift, scale, group, population)
 
 
-cdef inline apart close_float(
-    Forward* p, Py_ssize_t count, const unsigned char* mask, const double* shift, const WideSum* s1, const WideSum* s2,
+cdef inline apart close_scaled_floats(Moments* moments, Settled* settled) noexcept nogil:
+    # groups out of range, in units of their own
+    find_scales(moments, settled)
+    settle(moments, settled)
+
+
+cdef inline apart count_floats(
+    Forward* p, Py_ssize_t count, const unsigned char* mask, double* n,
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(count):
+        n[j] = <double>count_of(mask + j * p.view.inner, &p.view)
+
+
+cdef inline apart put_populations(
+    Py_ssize_t count, const double* n, const Moments* moments, Population* population,
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(count):
+        population[j].mean = moments.mean[j] if n[j] else 0
+        population[j].variance = moments.variance[j] if n[j] else 0
+        population[j].count = n[j]
+
+
+cdef inline apart close_floats(
+    Forward* p, Py_ssize_t count, const unsigned char* mask, const double* shift, const dd* s1, const dd* s2,
     Group* groups, Population* population,
 ) noexcept nogil:
-    # sums of up to SIDE neighbouring groups → groups; mask at the first one's start
+    # sums of up to SIDE neighbouring groups → groups; mask at the first one's start. The arrays of sums have SIDE.
     cdef double n[SIDE]
     cdef double t1[SIDE]
     cdef double t2[SIDE]
@@ -116,15 +140,13 @@ cdef inline apart close_float(
         n[j] = <double>(p.view.reduced * p.view.inner)
         settled.scale[j] = 1
     if mask != NULL:
-        for j in range(count):
-            n[j] = <double>count_of(mask + j * p.view.inner, &p.view)
+        count_floats(p, count, mask, n)
     for j in range(SIDE):
-        t1[j] = plain_total(s1 + j)
-        t2[j] = plain_total(s2 + j)
+        t1[j] = s1[j].high
+        t2[j] = s2[j].high
     find_moments(t1, t2, n, p.eps, p.centered, shift, &moments)
     if not settle(&moments, &settled):
-        find_scales(&moments, &settled)
-        settle(&moments, &settled)
+        close_scaled_floats(&moments, &settled)
     for j in range(count):
         groups[j].shift = settled.shift[j]
         groups[j].lo = settled.lo[j]
@@ -132,11 +154,8 @@ cdef inline apart close_float(
         groups[j].scale = settled.scale[j]
         if n[j] == 0:       # x̂ = 0 and no gradient
             groups[j].shift = groups[j].lo = groups[j].rstd = 0
-            moments.mean[j] = moments.variance[j] = 0
-        if population != NULL:
-            population[j].mean = moments.mean[j]
-            population[j].variance = moments.variance[j]
-            population[j].count = n[j]
+    if population != NULL:
+        put_populations(count, n, &moments, population)
 
 
 cdef inline void batch_statistics(
@@ -148,28 +167,28 @@ cdef inline void batch_statistics(
     cdef Py_ssize_t n = p.view.inner
     cdef Py_ssize_t a, r, at
     cdef double shift[BATCH]
-    cdef WideSum s1[BATCH]
-    cdef WideSum s2[BATCH]
+    cdef dd s1[BATCH]
+    cdef dd s2[BATCH]
     cdef double counted
     cdef Verdict verdict
     for r in range((count + SIDE - 1) // SIDE * SIDE):
-        clear_sum(s1 + r, x[0])
-        clear_sum(s2 + r, x[0])
-        shift[r] = 0
+        s1[r].high = s1[r].low = s2[r].high = s2[r].low = shift[r] = 0
     if p.centered:
         for r in range(count):
             shift[r] = first_counted(x + r * n, mask + r * n if mask != NULL else NULL, &p.view)
     for a in range(p.view.reduced):
+        at = a * stride
+        if floating is float and mask == NULL and n >= WIDE:
+            sum_runs(x + at, y + at if p.distant else NULL, count, n, shift, s1, s2)
+            continue
         for r in range(count):
-            at = a * stride + r * n
-            if mask == NULL:
-                run_sums(x + at, NULL, y + at if p.distant else NULL, n, shift[r], 1, s1 + r, s2 + r)
-            else:
-                run_sums(x + at, mask + at, NULL, n, shift[r], 1, s1 + r, s2 + r)
+            run_sums(
+                x + at + r * n, mask + at + r * n if mask != NULL else NULL,
+                y + at + r * n if p.distant and mask == NULL else NULL, n, shift[r], 1, s1 + r, s2 + r)
     if floating is float:
         r = 0
         while r < count:
-            close_float(
+            close_floats(
                 p, min(<Py_ssize_t>SIDE, count - r), mask + r * n if mask != NULL else NULL, shift + r, s1 + r, s2 + r,
                 groups + r, population + r if population != NULL else NULL)
             r += SIDE
@@ -177,7 +196,7 @@ cdef inline void batch_statistics(
         for r in range(count):
             counted = <double>count_of(mask + r * n if mask != NULL else NULL, &p.view)
             verdict = close_group(
-                wide_total(s1 + r, x[0]), wide_total(s2 + r, x[0]), counted, p.eps, p.centered, shift[r], 1,
+                s1[r], s2[r], counted, p.eps, p.centered, shift[r], 1,
                 groups + r, population + r if population != NULL else NULL)
             if verdict == COLD:
                 close_scaled(
@@ -241,7 +260,10 @@ cdef inline inlined shared_run(
 cdef inline apart apply_line(const floating* x, floating* y, Py_ssize_t n, const Line* line) noexcept nogil:
     cdef Py_ssize_t i
     if line.folded and line.scale == 1:
-        shared_run(x, y, n, line, False)
+        if floating is float and n >= VECTOR:
+            apply_affine(x, y, n, line.shift, line.factor, line.offset)
+        else:
+            shared_run(x, y, n, line, False)
         return
     shared_run(x, y, n, line, True)
     if not line.folded:
@@ -338,8 +360,12 @@ cdef inline void apply_run(
         apply_line(x, y, p.view.inner, line)
     elif p.length == 1:
         at = (g % p.period if p.period > 1 else 0) * p.entries
-        apply_own_run(
-            x, y, p.view.inner, weight + at if weight != NULL else NULL, bias + at if bias != NULL else NULL, group)
+        weight = weight + at if weight != NULL else NULL
+        bias = bias + at if bias != NULL else NULL
+        if floating is float and p.view.inner >= VECTOR and group.scale == 1:
+            apply_own_runs(x, y, 1, p.view.inner, weight, bias, group)
+        else:
+            apply_own_run(x, y, p.view.inner, weight, bias, group)
     else:
         for k in range(p.entries):
             segment = group_line(p, g, k, group, x[0])
@@ -347,6 +373,37 @@ cdef inline void apply_run(
 
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
+
+cdef inline bint shared_and_simple(Forward* p, Py_ssize_t count, const Line* lines) noexcept nogil:
+    # groups of one run each, one weight each
+    cdef Py_ssize_t r
+    cdef Py_ssize_t special = 0
+    if p.view.reduced != 1 or p.view.inner < VECTOR:
+        return False
+    for r in range(count):
+        special += lines[r].scale != 1 or not lines[r].folded
+    return special == 0
+
+
+cdef inline apart apply_lines(
+    const float* x, float* y, Py_ssize_t count, Py_ssize_t n, const Line* lines,
+) noexcept nogil:
+    # neighbouring runs, folded and unscaled
+    cdef Py_ssize_t r
+    for r in range(count):
+        apply_affine(x + r * n, y + r * n, n, lines[r].shift, lines[r].factor, lines[r].offset)
+
+
+cdef inline bint own_and_unscaled(Forward* p, Py_ssize_t count, const Group* groups) noexcept nogil:
+    # rows that have the same weights, one for each place, as layer norm's: they are written in one go
+    cdef Py_ssize_t r
+    cdef Py_ssize_t scaled = 0
+    if p.shared or p.length != 1 or p.period != 1 or p.view.reduced != 1 or p.view.inner < VECTOR:
+        return False
+    for r in range(count):
+        scaled += groups[r].scale != 1
+    return scaled == 0
+
 
 cdef inline void forward_batch(
     Forward* p, Py_ssize_t g, Py_ssize_t count, const floating* x, floating* y,
@@ -364,6 +421,13 @@ cdef inline void forward_batch(
     if p.shared:
         for r in range(count):
             lines[r] = group_line(p, g + r, 0, groups + r, x[0])
+        if floating is float and shared_and_simple(p, count, lines):
+            apply_lines(x + start, y + start, count, p.view.inner, lines)
+            return
+    if floating is float and own_and_unscaled(p, count, groups):
+        apply_own_runs(
+            x + start, y + start, count, p.view.inner, <const float*>p.weight, <const float*>p.bias, groups)
+        return
     for a in range(p.view.reduced):
         for r in range(count):
             at = start + a * stride + r * p.view.inner

@@ -1,0 +1,231 @@
+# Neighbouring runs of float data as it mostly is: without a mask, in float's ordinary range, not too short. Sums and
+# values are those of rows.pxd, rows_forward and rows_backward, in the same order and to the same bits; here they stay
+# in registers, and a batch of runs costs one call.
+
+from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.lanes cimport dd
+from fastnn._kernels.norm cimport Group, claim_lines, offset_of
+from fastnn._kernels.vectors cimport (
+    add, add16, d8, f16, fma8, fma16, lanes_from, load16, multiply16, spread, spread16, store16, subtract, subtract16,
+    total, widen,
+)
+
+cdef enum:
+    WIDE = 8
+    LANES = 32
+    VECTOR = 16
+
+
+# ---- sums ------------------------------------------------------------------------------------------------------------
+
+cdef struct Pair:
+    # two sums of some lanes
+    d8 first
+    d8 second
+
+
+cdef inline Pair no_pair() noexcept nogil:
+    cdef Pair p
+    p.first = p.second = spread(0)
+    return p
+
+
+cdef inline Pair with_terms(Pair p, d8 a, d8 b) noexcept nogil:
+    # Σa, Σa·b
+    p.first = add(p.first, a)
+    p.second = fma8(a, b, p.second)
+    return p
+
+
+cdef inline Pair with_squares(Pair p, const float* x, d8 shift) noexcept nogil:
+    cdef d8 d = subtract(widen(x), shift)
+    return with_terms(p, d, d)
+
+
+cdef inline Pair with_products(Pair p, const float* dy, const float* x, d8 shift) noexcept nogil:
+    return with_terms(p, widen(dy), subtract(widen(x), shift))
+
+
+cdef inline inlined put_total(Pair p0, Pair p1, Pair p2, Pair p3, bint short, dd* s1, dd* s2) noexcept nogil:
+    if short:
+        s1.high += total(p0.first)
+        s2.high += total(p0.second)
+    else:
+        s1.high += total(add(add(p0.first, p1.first), add(p2.first, p3.first)))
+        s2.high += total(add(add(p0.second, p1.second), add(p2.second, p3.second)))
+
+
+cdef inline inlined sum_one(
+    const float* x, const float* result, Py_ssize_t n, double about, bint short, dd* s1, dd* s2,
+) noexcept nogil:
+    # n ≥ WIDE; `short`, less than two times LANES, and whether there is a result to claim are constants where this is
+    # inlined
+    cdef d8 shift = spread(about)
+    cdef d8 d
+    cdef Pair p0 = no_pair()
+    cdef Pair p1 = no_pair()
+    cdef Pair p2 = no_pair()
+    cdef Pair p3 = no_pair()
+    cdef Py_ssize_t i = 0
+    while not short and n - i >= LANES:
+        if result != NULL:
+            claim_lines(result + i, LANES)
+        p0 = with_squares(p0, x + i, shift)
+        p1 = with_squares(p1, x + i + 8, shift)
+        p2 = with_squares(p2, x + i + 16, shift)
+        p3 = with_squares(p3, x + i + 24, shift)
+        i += LANES
+    while n - i >= WIDE:
+        p0 = with_squares(p0, x + i, shift)
+        i += WIDE
+    if i < n:       # the last WIDE elements again, without those that have been added
+        d = lanes_from(subtract(widen(x + n - WIDE), shift), WIDE - (n - i))
+        p0 = with_terms(p0, d, d)
+    put_total(p0, p1, p2, p3, short, s1, s2)
+
+
+cdef inline apart sum_runs(
+    const float* x,             # IN   (count, n)
+    const float* result,        # what will be written next, likewise, or NULL
+    Py_ssize_t count, Py_ssize_t n,
+    const double* shift,        # IN   (count)
+    dd* s1, dd* s2,             # INOUT (count) += Σ(x − shift), Σ(x − shift)²
+) noexcept nogil:
+    cdef Py_ssize_t r
+    if n < 2 * LANES:
+        for r in range(count):
+            sum_one(x + r * n, NULL, n, shift[r], True, s1 + r, s2 + r)
+    elif result != NULL:
+        for r in range(count):
+            sum_one(x + r * n, result + r * n, n, shift[r], False, s1 + r, s2 + r)
+    else:
+        for r in range(count):
+            sum_one(x + r * n, NULL, n, shift[r], False, s1 + r, s2 + r)
+
+
+cdef inline inlined multiply_one(
+    const float* dy, const float* x, const float* result, Py_ssize_t n, double about, bint short, dd* s1, dd* s2,
+) noexcept nogil:
+    # as sum_one
+    cdef d8 shift = spread(about)
+    cdef Pair p0 = no_pair()
+    cdef Pair p1 = no_pair()
+    cdef Pair p2 = no_pair()
+    cdef Pair p3 = no_pair()
+    cdef Py_ssize_t i = 0
+    while not short and n - i >= LANES:
+        if result != NULL:
+            claim_lines(result + i, LANES)
+        p0 = with_products(p0, dy + i, x + i, shift)
+        p1 = with_products(p1, dy + i + 8, x + i + 8, shift)
+        p2 = with_products(p2, dy + i + 16, x + i + 16, shift)
+        p3 = with_products(p3, dy + i + 24, x + i + 24, shift)
+        i += LANES
+    while n - i >= WIDE:
+        p0 = with_products(p0, dy + i, x + i, shift)
+        i += WIDE
+    if i < n:
+        p0 = with_terms(
+            p0, lanes_from(widen(dy + n - WIDE), WIDE - (n - i)), subtract(widen(x + n - WIDE), shift))
+    put_total(p0, p1, p2, p3, short, s1, s2)
+
+
+cdef inline apart multiply_runs(
+    const float* dy,            # IN   (count, n)
+    const float* x,             # IN   likewise
+    const float* result,        # what will be written next, likewise, or NULL
+    Py_ssize_t count, Py_ssize_t n,
+    const double* shift,        # IN   (count)
+    dd* s1, dd* s2,             # INOUT (count) += Σdy, Σdy·(x − shift)
+) noexcept nogil:
+    cdef Py_ssize_t r
+    if n < 2 * LANES:
+        for r in range(count):
+            multiply_one(dy + r * n, x + r * n, NULL, n, shift[r], True, s1 + r, s2 + r)
+    elif result != NULL:
+        for r in range(count):
+            multiply_one(dy + r * n, x + r * n, result + r * n, n, shift[r], False, s1 + r, s2 + r)
+    else:
+        for r in range(count):
+            multiply_one(dy + r * n, x + r * n, NULL, n, shift[r], False, s1 + r, s2 + r)
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+# A run is written in whole vectors. Where they do not come out even, the last one overlaps the one before it: it is
+# computed first and stored last, so that the result may be the input.
+
+cdef struct Affine:
+    f16 shift
+    f16 factor
+    f16 offset
+
+
+cdef inline f16 value(Affine a, const float* x, const float* weight, const float* bias) noexcept nogil:
+    # fma(x − shift, factor, offset), times weight and plus bias where there are such
+    cdef f16 y = fma16(subtract16(load16(x), a.shift), a.factor, a.offset)
+    if weight != NULL and bias != NULL:
+        return fma16(y, load16(weight), load16(bias))
+    if weight != NULL:
+        return multiply16(y, load16(weight))
+    if bias != NULL:
+        return add16(y, load16(bias))
+    return y
+
+
+cdef inline inlined apply_one(
+    const float* x, float* y, Py_ssize_t n, Affine a, const float* weight, const float* bias,
+) noexcept nogil:
+    # n ≥ VECTOR; whether there are weight and bias, (n), is constant where this is inlined
+    cdef Py_ssize_t last = n - VECTOR
+    cdef Py_ssize_t i = 0
+    cdef f16 end
+    if n % VECTOR == 0:
+        while i < n:
+            store16(y + i, value(a, x + i, weight + i if weight != NULL else NULL, bias + i if bias != NULL else NULL))
+            i += VECTOR
+        return
+    end = value(a, x + last, weight + last if weight != NULL else NULL, bias + last if bias != NULL else NULL)
+    while i < last:
+        store16(y + i, value(a, x + i, weight + i if weight != NULL else NULL, bias + i if bias != NULL else NULL))
+        i += VECTOR
+    store16(y + last, end)
+
+
+cdef inline Affine affine_of(double shift, double factor, double offset) noexcept nogil:
+    cdef Affine a
+    a.shift = spread16(<float>shift)
+    a.factor = spread16(<float>factor)
+    a.offset = spread16(<float>offset)
+    return a
+
+
+cdef inline Affine own_affine(const Group* group) noexcept nogil:
+    return affine_of(group.shift, group.rstd, offset_of(group, <float>0))
+
+
+cdef inline apart apply_own_runs(
+    const float* x,             # IN   (count, n)
+    float* y,                   # OUT  likewise; may be x
+    Py_ssize_t count, Py_ssize_t n,
+    const float* weight,        # IN   (n) or NULL
+    const float* bias,          # IN   likewise
+    const Group* groups,        # IN   (count), unscaled
+) noexcept nogil:
+    cdef Py_ssize_t r
+    if weight != NULL and bias != NULL:
+        for r in range(count):
+            apply_one(x + r * n, y + r * n, n, own_affine(groups + r), weight, bias)
+    elif weight != NULL:
+        for r in range(count):
+            apply_one(x + r * n, y + r * n, n, own_affine(groups + r), weight, NULL)
+    else:
+        for r in range(count):
+            apply_one(x + r * n, y + r * n, n, own_affine(groups + r), NULL, bias)
+
+
+cdef inline inlined apply_affine(
+    const float* x, float* y, Py_ssize_t n, double shift, double factor, double offset,
+) noexcept nogil:
+    # n ≥ VECTOR
+    apply_one(x, y, n, affine_of(shift, factor, offset), NULL, NULL)

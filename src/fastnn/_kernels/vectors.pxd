@@ -1,0 +1,132 @@
+# Eight doubles or sixteen floats that stay in registers: one vector with AVX-512, two with AVX, four of 16 bytes elsewhere.
+#
+# GCC vectorises a loop over a local array well, but keeps the array in memory before and after it, which for short
+# rows costs more than the arithmetic. These types have no address to keep. Every function does the same arithmetic in
+# the same order on each level.
+
+cdef extern from *:
+    """
+    #if defined(__AVX__)
+      #include <immintrin.h>
+    #endif
+    #if defined(__AVX512F__)
+      typedef __m512d fastnn_part_d8;
+      typedef __m512 fastnn_part_f16;
+      #define FASTNN_PARTS(TYPE) fastnn_part_##TYPE p0
+      #define FASTNN_EACH(DO) DO(0)
+      #define FASTNN_LANES_PART 8
+      #define fastnn_part_widen(x) _mm512_cvtps_pd(_mm256_loadu_ps(x))
+      #define fastnn_part_load_d8(x) _mm512_loadu_pd(x)
+      #define fastnn_part_load_f16(x) _mm512_loadu_ps(x)
+      #define fastnn_part_store(y, a) _mm512_storeu_ps(y, a)
+      #define fastnn_part_fma_d8(a, b, c) _mm512_fmadd_pd(a, b, c)
+      #define fastnn_part_fma_f16(a, b, c) _mm512_fmadd_ps(a, b, c)
+    #elif defined(__AVX__)
+      typedef __m256d fastnn_part_d8;
+      typedef __m256 fastnn_part_f16;
+      #define FASTNN_PARTS(TYPE) fastnn_part_##TYPE p0, p1
+      #define FASTNN_EACH(DO) DO(0) DO(1)
+      #define FASTNN_LANES_PART 4
+      #define fastnn_part_widen(x) _mm256_cvtps_pd(_mm_loadu_ps(x))
+      #define fastnn_part_load_d8(x) _mm256_loadu_pd(x)
+      #define fastnn_part_load_f16(x) _mm256_loadu_ps(x)
+      #define fastnn_part_store(y, a) _mm256_storeu_ps(y, a)
+      #define fastnn_part_fma_d8(a, b, c) _mm256_fmadd_pd(a, b, c)
+      #define fastnn_part_fma_f16(a, b, c) _mm256_fmadd_ps(a, b, c)
+    #else
+      typedef double fastnn_part_d8 __attribute__((vector_size(16)));
+      typedef float fastnn_part_f16 __attribute__((vector_size(16)));
+      typedef double fastnn_any_d8 __attribute__((vector_size(16), aligned(8), may_alias));
+      typedef float fastnn_any_f16 __attribute__((vector_size(16), aligned(4), may_alias));
+      #define FASTNN_PARTS(TYPE) fastnn_part_##TYPE p0, p1, p2, p3
+      #define FASTNN_EACH(DO) DO(0) DO(1) DO(2) DO(3)
+      #define FASTNN_LANES_PART 2
+      #define fastnn_part_widen(x) (fastnn_part_d8){(x)[0], (x)[1]}
+      #define fastnn_part_load_d8(x) (*(const fastnn_any_d8 *)(x))
+      #define fastnn_part_load_f16(x) (*(const fastnn_any_f16 *)(x))
+      #define fastnn_part_store(y, a) (*(fastnn_any_f16 *)(y) = (a))
+      #if defined(__ARM_FEATURE_FMA)
+        #define FASTNN_ONE(f, k) f((a)[k], (b)[k], (c)[k])
+        #define fastnn_part_fma_d8(a, b, c) (fastnn_part_d8){FASTNN_ONE(__builtin_fma, 0), FASTNN_ONE(__builtin_fma, 1)}
+        #define fastnn_part_fma_f16(a, b, c) (fastnn_part_f16){ \\
+          FASTNN_ONE(__builtin_fmaf, 0), FASTNN_ONE(__builtin_fmaf, 1), \\
+          FASTNN_ONE(__builtin_fmaf, 2), FASTNN_ONE(__builtin_fmaf, 3)}
+      #else
+        #define fastnn_part_fma_d8(a, b, c) ((a) * (b) + (c))
+        #define fastnn_part_fma_f16(a, b, c) ((a) * (b) + (c))
+      #endif
+    #endif
+    typedef struct { FASTNN_PARTS(d8); } fastnn_d8;
+    typedef struct { FASTNN_PARTS(f16); } fastnn_f16;
+
+    #define FASTNN_INLINE static inline __attribute__((always_inline))
+    #define FASTNN_SPREAD(k) r.p##k = (__typeof__(r.p##k)){0} + a;
+    #define FASTNN_ADD(k) r.p##k = a.p##k + b.p##k;
+    #define FASTNN_SUBTRACT(k) r.p##k = a.p##k - b.p##k;
+    #define FASTNN_MULTIPLY(k) r.p##k = a.p##k * b.p##k;
+    #define FASTNN_FMA_d8(k) r.p##k = fastnn_part_fma_d8(a.p##k, b.p##k, c.p##k);
+    #define FASTNN_FMA_f16(k) r.p##k = fastnn_part_fma_f16(a.p##k, b.p##k, c.p##k);
+    #define FASTNN_LOAD_d8(k) r.p##k = fastnn_part_load_d8(x + FASTNN_LANES_PART * k);
+    #define FASTNN_LOAD_f16(k) r.p##k = fastnn_part_load_f16(x + 2 * FASTNN_LANES_PART * k);
+    #define FASTNN_WIDEN(k) r.p##k = fastnn_part_widen(x + FASTNN_LANES_PART * k);
+    #define FASTNN_STORE(k) fastnn_part_store(y + 2 * FASTNN_LANES_PART * k, a.p##k);
+
+    #define FASTNN_FUNCTION(TYPE, NAME, ARGUMENTS, DO) \\
+      FASTNN_INLINE fastnn_##TYPE fastnn_##NAME ARGUMENTS { fastnn_##TYPE r; FASTNN_EACH(DO) return r; }
+    #define FASTNN_ARITHMETIC(TYPE, NUMBER) \\
+      FASTNN_FUNCTION(TYPE, spread_##TYPE, (NUMBER a), FASTNN_SPREAD) \\
+      FASTNN_FUNCTION(TYPE, load_##TYPE, (const NUMBER *x), FASTNN_LOAD_##TYPE) \\
+      FASTNN_FUNCTION(TYPE, add_##TYPE, (fastnn_##TYPE a, fastnn_##TYPE b), FASTNN_ADD) \\
+      FASTNN_FUNCTION(TYPE, subtract_##TYPE, (fastnn_##TYPE a, fastnn_##TYPE b), FASTNN_SUBTRACT) \\
+      FASTNN_FUNCTION(TYPE, multiply_##TYPE, (fastnn_##TYPE a, fastnn_##TYPE b), FASTNN_MULTIPLY) \\
+      FASTNN_FUNCTION(TYPE, fma_##TYPE, (fastnn_##TYPE a, fastnn_##TYPE b, fastnn_##TYPE c), FASTNN_FMA_##TYPE)
+    FASTNN_ARITHMETIC(d8, double)
+    FASTNN_ARITHMETIC(f16, float)
+    FASTNN_FUNCTION(d8, widen, (const float *x), FASTNN_WIDEN)
+    FASTNN_INLINE void fastnn_store(float *y, fastnn_f16 a) { FASTNN_EACH(FASTNN_STORE) }
+
+    FASTNN_INLINE fastnn_d8 fastnn_from(fastnn_d8 a, long long first) {
+      static const long long lane[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+      typedef long long integers __attribute__((vector_size(8 * FASTNN_LANES_PART), aligned(8), may_alias));
+      fastnn_d8 r;
+      #define FASTNN_FROM(k) r.p##k = (fastnn_part_d8)((integers)a.p##k & \\
+        (integers)(*(const integers *)(lane + FASTNN_LANES_PART * k) >= (integers){0} + first));
+      FASTNN_EACH(FASTNN_FROM)
+      return r;
+    }
+    FASTNN_INLINE double fastnn_total(fastnn_d8 a) {
+    #if defined(__AVX512F__)
+      __m256d half = _mm512_castpd512_pd256(a.p0) + _mm512_extractf64x4_pd(a.p0, 1);
+      __m128d pair = _mm256_castpd256_pd128(half) + _mm256_extractf128_pd(half, 1);
+    #elif defined(__AVX__)
+      __m256d half = a.p0 + a.p1;
+      __m128d pair = _mm256_castpd256_pd128(half) + _mm256_extractf128_pd(half, 1);
+    #else
+      fastnn_part_d8 pair = (a.p0 + a.p2) + (a.p1 + a.p3);
+    #endif
+      return pair[0] + pair[1];
+    }
+    """
+    ctypedef struct d8 "fastnn_d8":
+        pass
+
+    ctypedef struct f16 "fastnn_f16":
+        pass
+
+    d8 spread "fastnn_spread_d8" (double a) noexcept nogil
+    d8 add "fastnn_add_d8" (d8 a, d8 b) noexcept nogil
+    d8 subtract "fastnn_subtract_d8" (d8 a, d8 b) noexcept nogil
+    d8 fma8 "fastnn_fma_d8" (d8 a, d8 b, d8 c) noexcept nogil
+    d8 widen "fastnn_widen" (const float* x) noexcept nogil
+    # lanes first … 7, and zeros before them
+    d8 lanes_from "fastnn_from" (d8 a, Py_ssize_t first) noexcept nogil
+    # ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7))
+    double total "fastnn_total" (d8 a) noexcept nogil
+
+    f16 spread16 "fastnn_spread_f16" (float a) noexcept nogil
+    f16 load16 "fastnn_load_f16" (const float* x) noexcept nogil
+    f16 add16 "fastnn_add_f16" (f16 a, f16 b) noexcept nogil
+    f16 subtract16 "fastnn_subtract_f16" (f16 a, f16 b) noexcept nogil
+    f16 multiply16 "fastnn_multiply_f16" (f16 a, f16 b) noexcept nogil
+    f16 fma16 "fastnn_fma_f16" (f16 a, f16 b, f16 c) noexcept nogil
+    void store16 "fastnn_store" (float* y, f16 a) noexcept nogil
