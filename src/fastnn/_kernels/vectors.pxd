@@ -1,4 +1,4 @@
-# Eight doubles or sixteen floats that stay in registers: one vector with AVX-512, two with AVX, four of 16 bytes elsewhere.
+# Eight doubles or sixteen floats that stay in registers: one vector with AVX-512, two with AVX, else four of 16 bytes.
 #
 # GCC vectorises a loop over a local array well, but keeps the array in memory before and after it, which for short
 # rows costs more than the arithmetic. These types have no address to keep. Every function does the same arithmetic in
