@@ -9,7 +9,7 @@ from cython cimport floating
 from libc.math cimport sqrt
 
 from fastnn._kernels.lanes cimport dd_rsqrt, two_sum
-from fastnn._kernels.norm cimport Group, Population, in_range, inverse_power
+from fastnn._kernels.norm cimport SIDE, Group, Population, in_range, inverse_power, usual
 
 cdef struct Running:
     void* mean              # IN   (channels); in training INOUT
@@ -19,29 +19,51 @@ cdef struct Running:
     double momentum         # the batch's share
 
 
-cdef inline void fill_group(floating mean, floating variance, double eps, Group* group) noexcept nogil:
-    cdef double guarded = variance + eps
+cdef inline Group scaled_group(floating mean, floating variance, double eps) noexcept nogil:
+    # of a channel whose variance is not fit for the data's own unit, and of any in double precision
+    cdef Group group
     cdef double scale = 1
-    if not in_range(variance, guarded, mean):
-        scale = inverse_power(sqrt(guarded), mean)
+    if not in_range(variance, variance + eps, mean):
+        scale = inverse_power(sqrt(variance + eps), mean)
     group.shift = mean * scale
     group.lo = 0
+    group.rstd = dd_rsqrt(two_sum(variance * scale * scale, eps * scale * scale))
     group.scale = scale
-    if floating is float and scale == 1:
-        group.rstd = 1 / sqrt(guarded)      # has bits to spare
-    else:
-        group.rstd = dd_rsqrt(two_sum(variance * scale * scale, eps * scale * scale))
+    return group
+
+
+cdef inline void plain_groups(
+    const float* mean, const float* variance, double eps, Py_ssize_t channels, Group* groups,
+) noexcept nogil:
+    # up to SIDE channels side by side, as vectors; a root in double has bits to spare for float data
+    cdef double guarded[SIDE]
+    cdef double rstd[SIDE]
+    cdef Py_ssize_t misfits = 0
+    cdef Py_ssize_t j
+    for j in range(SIDE):
+        guarded[j] = variance[min(j, channels - 1)] + eps
+        rstd[j] = 1 / sqrt(guarded[j])
+        misfits += 0 if usual(guarded[j]) else 1
+    for j in range(channels):
+        groups[j] = Group(mean[j], 0, rstd[j], 1)
+    if misfits:
+        for j in range(channels):
+            groups[j] = scaled_group(mean[j], variance[j], eps)
 
 
 cdef inline void fill_groups(const Running* running, double eps, Group* groups) noexcept nogil:
     # OUT groups (channels)
-    cdef Py_ssize_t c
+    cdef Py_ssize_t channels = running.channels
+    cdef Py_ssize_t c = 0
     if running.double_precision:
-        for c in range(running.channels):
-            fill_group((<const double*>running.mean)[c], (<const double*>running.variance)[c], eps, groups + c)
-    else:
-        for c in range(running.channels):
-            fill_group((<const float*>running.mean)[c], (<const float*>running.variance)[c], eps, groups + c)
+        for c in range(channels):
+            groups[c] = scaled_group((<const double*>running.mean)[c], (<const double*>running.variance)[c], eps)
+        return
+    while c < channels:
+        plain_groups(
+            <const float*>running.mean + c, <const float*>running.variance + c, eps,
+            min(<Py_ssize_t>SIDE, channels - c), groups + c)
+        c += SIDE
 
 
 cdef inline void update_channel(
@@ -62,10 +84,14 @@ cdef inline void update_channel(
             variance_sum += population.variance * (population.count / (population.count - 1))
             variances += 1
         population += stride
+    if means > 1:           # a quotient costs more than a branch that is always taken alike
+        mean_sum /= means
+    if variances > 1:
+        variance_sum /= variances
     if means:
-        mean[0] = <floating>((1 - momentum) * mean[0] + momentum * (mean_sum / means))
+        mean[0] = <floating>((1 - momentum) * mean[0] + momentum * mean_sum)
     if variances:
-        variance[0] = <floating>((1 - momentum) * variance[0] + momentum * (variance_sum / variances))
+        variance[0] = <floating>((1 - momentum) * variance[0] + momentum * variance_sum)
 
 
 cdef inline void update_running(const Running* running, const Population* population, Py_ssize_t groups) noexcept nogil:
