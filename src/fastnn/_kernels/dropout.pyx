@@ -24,10 +24,10 @@ from libc.string cimport memcpy, memset
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels._streams cimport StreamCounter
 from fastnn._kernels.gate cimport like, regular, same_form, shifted
-from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.inlining cimport apart, fetch, inlined
 from fastnn._kernels.streaming cimport STREAM_BYTES, stream_copy, stream_end
 from fastnn._kernels.threefry cimport (
-    CHUNK, LANES, PLANE_MAIN, PLANE_TIES, ROUNDS, Key, draw_chunks, stream_key, threefry4x32
+    CHUNK, LANES, MOST_CHUNKS, PLANE_MAIN, PLANE_TIES, ROUNDS, Key, draw_chunks, stream_key, threefry4x32
 )
 
 cnp.import_array()
@@ -36,10 +36,13 @@ __all__ = ["apply_mask", "draw_dropout", "dropout", "ready"]
 
 cdef enum:
     GROUP = 128  # elements decided by one chunk
-    PAIR = 2 * GROUP  # elements whose random words are made in step
-    RUN = 4  # pairs between two looks at the ties
-    LEAST_BLOCK = 8  # runs to a task: 8192 elements
-    MOST_BLOCK = 256  # a megabyte of float32: long stretches of memory are read ahead better
+    STEP = MOST_CHUNKS
+    BATCH = STEP * GROUP  # elements whose random words are made in step
+    BATCHES = 16  # between two looks at the ties
+    RUN = BATCHES * BATCH
+    STREAM_RUN = 2 * BATCH  # a run where results go through a buffer, which should not fill the first-level cache
+    AHEAD = 2 * BATCH  # how far ahead x is fetched
+    MOST_BLOCK = 32 * RUN  # a megabyte of float32: long stretches of memory are read ahead better
     TASKS = 64  # enough for a team to share evenly
     LINE = 8192  # elements of a broadcast task
     TIE = 0x80008000
@@ -51,7 +54,7 @@ ctypedef struct Dropout:
     const void* x  # IN   (size,)
     void* y  # OUT  (size,)
     Py_ssize_t size
-    Py_ssize_t block  # runs to a task
+    Py_ssize_t block  # elements to a task, whole runs
     Key key
     uint64_t first  # the group at which x starts
     int32_t upper, lower  # the first 16 bits of p as the two halves of a word are compared with them
@@ -76,43 +79,48 @@ cdef inline inlined select_group(
     const Dropout* d,
     bint affine,
 ) noexcept nogil:
-    cdef floating values[GROUP]
     cdef floating scale = <floating>d.rule.scale, shift = <floating>d.rule.shift
     cdef floating fill = <floating>d.rule.fill if affine else 0
-    cdef int j
-    for j in range(GROUP):
-        values[j] = x[j] * scale + shift if affine else x[j] * scale
-    for j in range(CHUNK):
-        y[j] = values[j] if <int32_t>words[j] >= d.upper else fill
-    for j in range(CHUNK):
-        y[CHUNK + j] = values[CHUNK + j] if <int32_t>(words[j] & 0xFFFF) >= d.lower else fill
+    cdef floating first[LANES]
+    cdef floating second[LANES]
+    cdef uint32_t word[LANES]
+    cdef int i, j
+    for i in range(CHUNK // LANES):
+        for j in range(LANES):
+            first[j] = x[i * LANES + j] * scale + shift if affine else x[i * LANES + j] * scale
+        for j in range(LANES):
+            second[j] = x[CHUNK + i * LANES + j] * scale + shift if affine else x[CHUNK + i * LANES + j] * scale
+        for j in range(LANES):
+            word[j] = words[i * LANES + j]
+        for j in range(LANES):
+            y[i * LANES + j] = first[j] if <int32_t>word[j] >= d.upper else fill
+        for j in range(LANES):
+            y[CHUNK + i * LANES + j] = second[j] if <int32_t>(word[j] & 0xFFFF) >= d.lower else fill
 
 
-cdef inline inlined drop_pair(
-    floating* y,  # OUT  (PAIR,), may be x
-    const floating* x,  # IN   (PAIR,)
+cdef inline inlined drop_batch(
+    floating* y,  # OUT  (BATCH,), may be x
+    const floating* x,  # IN   (BATCH,)
     uint32_t* ties,  # OUT  (LANES,), bits of TIE set where an element may tie, and was kept
     const Dropout* d,
     uint64_t index,
     bint affine,
 ) noexcept nogil:
-    cdef uint32_t words[2 * CHUNK]
-    cdef uint32_t* more = words + CHUNK
-    cdef int j
-    draw_chunks(words, &d.key, PLANE_MAIN, index, True)
+    cdef uint32_t words[STEP * CHUNK]
+    cdef uint32_t tie
+    cdef int j, k
+    draw_chunks(words, &d.key, PLANE_MAIN, index, STEP)
     for j in range(LANES):
-        ties[j] = (
-            tie_bits(words[j] ^ d.both) | tie_bits(words[LANES + j] ^ d.both)
-            | tie_bits(words[2 * LANES + j] ^ d.both) | tie_bits(words[3 * LANES + j] ^ d.both)
-            | tie_bits(more[j] ^ d.both) | tie_bits(more[LANES + j] ^ d.both)
-            | tie_bits(more[2 * LANES + j] ^ d.both) | tie_bits(more[3 * LANES + j] ^ d.both)
-        )
-    select_group(y, x, words, d, affine)
-    select_group(y + GROUP, x + GROUP, more, d, affine)
+        tie = 0
+        for k in range(STEP * CHUNK // LANES):
+            tie |= tie_bits(words[k * LANES + j] ^ d.both)
+        ties[j] = tie
+    for k in range(STEP):
+        select_group(y + k * GROUP, x + k * GROUP, words + k * CHUNK, d, affine)
 
 
-# Settle the ties of a pair of groups: of the elements kept although their 16 bits equal p's, drop the ones whose next
-# 48 bits say so. Not inlined: compilers would make vectors of it, and draw a block for every element.
+# Settle the ties of a batch: of the elements kept although their 16 bits equal p's, drop the ones whose next 48 bits
+# say so. Not inlined: compilers would make vectors of it, and draw a block for every element.
 cdef apart settle(
     floating* y,  # OUT  (n,)
     Py_ssize_t n,
@@ -120,18 +128,24 @@ cdef apart settle(
     const Dropout* d,
     uint64_t index,
 ) noexcept nogil:
-    cdef uint32_t words[2 * CHUNK]
+    cdef uint32_t words[STEP * CHUNK]
     cdef uint32_t differ, tie = 0
-    cdef Py_ssize_t j
-    for j in range(LANES):
-        tie |= ties[j]
+    cdef Py_ssize_t lane, k, j
+    for lane in range(LANES):
+        tie |= ties[lane]
     if tie & TIE == 0:
         return
-    draw_chunks(words, &d.key, PLANE_MAIN, index, True)
-    for j in range(n):
-        differ = words[j // GROUP * CHUNK + j % CHUNK] ^ d.both
-        if (differ >> 16 if j % GROUP < CHUNK else differ & 0xFFFF) == 0:
-            settle_element(y + j, d, index * GROUP + j)
+    draw_chunks(words, &d.key, PLANE_MAIN, index, STEP)
+    for lane in range(LANES):
+        if ties[lane] & TIE == 0:
+            continue
+        for k in range(STEP * CHUNK // LANES):
+            differ = words[k * LANES + lane] ^ d.both
+            j = k * LANES // CHUNK * GROUP + k * LANES % CHUNK + lane
+            if differ >> 16 == 0 and j < n:
+                settle_element(y + j, d, index * GROUP + j)
+            if differ & 0xFFFF == 0 and j + CHUNK < n:
+                settle_element(y + j + CHUNK, d, index * GROUP + j + CHUNK)
 
 
 cdef apart settle_element(floating* y, const Dropout* d, uint64_t position) noexcept nogil:
@@ -140,7 +154,7 @@ cdef apart settle_element(floating* y, const Dropout* d, uint64_t position) noex
     x[1] = <uint32_t>(position >> 32)
     x[2] = PLANE_TIES
     x[3] = 0
-    threefry4x32(x, &d.key, ROUNDS, False)
+    threefry4x32(x, &d.key, ROUNDS, 1)
     if (<uint64_t>(x[0] & 0xFFFF) << 32 | x[1]) < d.rest:
         y[0] = <floating>d.rule.fill
 
@@ -149,38 +163,40 @@ cdef inline inlined drop_block(
     floating* y, const floating* x, const Dropout* shared, Py_ssize_t block, bint affine
 ) noexcept nogil:
     cdef Dropout d = shared[0]  # a copy that no store into y can change
-    cdef uint32_t ties[RUN * LANES]
+    cdef uint32_t ties[BATCHES * LANES]
     cdef uint32_t tie
     cdef uint64_t index  # of the run's first group
-    cdef floating results[RUN * PAIR]
-    cdef floating tail[PAIR]
+    cdef floating results[STREAM_RUN]
+    cdef floating tail[BATCH]
     cdef floating* target
-    cdef Py_ssize_t run, start, k, n, left
+    cdef const floating* source
+    cdef Py_ssize_t start = block * d.block, end = min(start + d.block, d.size), k, n, left
     cdef int j
-    for run in range(block * d.block, (block + 1) * d.block):
-        start = run * RUN * PAIR
-        n = min(d.size - start, <Py_ssize_t>(RUN * PAIR))
-        if n <= 0:
-            break
-        left = n % PAIR
+    while start < end:
+        n = min(end - start, <Py_ssize_t>(STREAM_RUN if d.streamed else RUN))
+        left = n % BATCH
         index = d.first + start // GROUP
+        source = x + start
         target = &results[0] if d.streamed else y + start
-        memset(ties, 0, sizeof(ties))
-        for k in range(n // PAIR):  # no calls inside: they would spill every vector register
-            drop_pair(target + k * PAIR, x + start + k * PAIR, ties + k * LANES, &d, index + 2 * k, affine)
+        for k in range(n // BATCH):  # no calls inside: they would spill every vector register
+            for j in range(BATCH * <int>sizeof(floating) // 64):
+                fetch(source + k * BATCH + AHEAD + j * 64 // sizeof(floating))
+            drop_batch(target + k * BATCH, source + k * BATCH, ties + k * LANES, &d, index + STEP * k, affine)
         if left > 0:
-            k = n // PAIR
-            memcpy(tail, x + start + k * PAIR, left * sizeof(floating))
-            drop_pair(tail, tail, ties + k * LANES, &d, index + 2 * k, affine)
-            memcpy(target + k * PAIR, tail, left * sizeof(floating))
+            k = n // BATCH
+            memcpy(tail, source + k * BATCH, left * sizeof(floating))
+            drop_batch(tail, tail, ties + k * LANES, &d, index + STEP * k, affine)
+            memcpy(target + k * BATCH, tail, left * sizeof(floating))
         tie = 0
-        for j in range(RUN * LANES):
-            tie |= ties[j]
+        for k in range((n + BATCH - 1) // BATCH * LANES):
+            tie |= ties[k]
         if tie & TIE and d.rest:
-            for k in range((n + PAIR - 1) // PAIR):
-                settle(target + k * PAIR, min(n - k * PAIR, <Py_ssize_t>PAIR), ties + k * LANES, shared, index + 2 * k)
+            for k in range((n + BATCH - 1) // BATCH):
+                settle(target + k * BATCH, min(n - k * BATCH, <Py_ssize_t>BATCH), ties + k * LANES, shared,
+                       index + STEP * k)
         if d.streamed:
             stream_copy(y + start, results, n * sizeof(floating))
+        start += n
     if d.streamed:
         stream_end()
 
@@ -239,9 +255,8 @@ cdef cnp.ndarray run(
     d.rest = <uint64_t>((p * 65536.0 - d.lower) * 281474976710656.0)  # all exact: powers of two
     d.rule = rule[0]
     d.streamed = d.x != d.y and cnp.PyArray_NBYTES(y) >= STREAM_BYTES
-    cdef Py_ssize_t runs = (d.size + RUN * PAIR - 1) // (RUN * PAIR)
-    d.block = min(max(runs // TASKS, <Py_ssize_t>LEAST_BLOCK), <Py_ssize_t>MOST_BLOCK)
-    cdef Py_ssize_t blocks = (runs + d.block - 1) // d.block
+    d.block = min(max(d.size // TASKS // RUN, <Py_ssize_t>1) * RUN, <Py_ssize_t>MOST_BLOCK)
+    cdef Py_ssize_t blocks = (d.size + d.block - 1) // d.block
     cdef double work = 2.0 * cnp.PyArray_NBYTES(x)
     if blocks == 1:  # shorter than handing over the interpreter's lock
         if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:

@@ -131,7 +131,7 @@ cdef inline void normal_chunk(
     cdef uint32_t* angle
     cdef floating u, t
     cdef int i, j
-    draw_chunks(words, key, PLANE_MAIN, index, False)
+    draw_chunks(words, key, PLANE_MAIN, index, 1)
     if floating is float:
         for i in range(2):
             angle = words + (2 * i + 1) * LANES

@@ -65,7 +65,7 @@ def threefry4x32(counter, key, int rounds=20):
     for i in range(4):
         x[i] = counter[i]
         k.word[i] = key[i]
-    threefry4x32_block(x, &k, rounds, False)
+    threefry4x32_block(x, &k, rounds, 1)
     return x[0], x[1], x[2], x[3]
 
 
@@ -81,9 +81,9 @@ cdef void words_task(void* arguments, Py_ssize_t block) noexcept nogil:
         if left <= 0:
             return
         if left >= 2 * CHUNK:
-            draw_chunks(out + index * CHUNK, &fill.key, PLANE_MAIN, index, True)
+            draw_chunks(out + index * CHUNK, &fill.key, PLANE_MAIN, index, 2)
         else:
-            draw_chunks(buffer, &fill.key, PLANE_MAIN, index, True)
+            draw_chunks(buffer, &fill.key, PLANE_MAIN, index, 2)
             memcpy(out + index * CHUNK, buffer, left * sizeof(uint32_t))
 
 
@@ -140,7 +140,7 @@ cdef inline inlined uniform_block(const UniformFill* shared, floating* out, Py_s
         if left <= 0:
             return
         target = out + index * count if left >= 2 * count else buffer
-        draw_chunks(words, &uniform.fill.key, PLANE_MAIN, index, True)
+        draw_chunks(words, &uniform.fill.key, PLANE_MAIN, index, 2)
         uniform_chunk(target, words, &uniform.interval)
         uniform_chunk(target + count, words + CHUNK, &uniform.interval)
         if left < 2 * count:
@@ -230,7 +230,7 @@ cdef void shuffle(int64_t* x, uint32_t n, const Key* key) noexcept nogil:
     for m in range(n, 1, -1):
         while True:
             if drawn % CHUNK == 0:
-                draw_chunks(words, key, PLANE_MAIN, drawn // CHUNK, False)
+                draw_chunks(words, key, PLANE_MAIN, drawn // CHUNK, 1)
             product = <uint64_t>words[drawn % CHUNK] * m
             drawn += 1
             threshold = (0 - m) % m if <uint32_t>product < m else 0
