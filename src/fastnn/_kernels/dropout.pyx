@@ -12,7 +12,10 @@ Design
       and product are one instruction; alpha dropout needs both.
   (E) The products go through a local array: neither in place nor out of place need the compiler look for overlaps.
   (F) Large results, unless in place, bypass the caches: a run is made in a buffer and streamed out.
-  (G) One mask over several axes (broadcast) is a small 0/1 array drawn by this same kernel from ones and then applied
+  (G) Small arrays are divided evenly, one task to a thread. In smaller tasks the thread that is ready first would take
+      some of the other's: their lines, still in the other's cache from the call before, take longer to come over (and
+      to go back at the next call) than their elements to compute.
+  (H) One mask over several axes (broadcast) is a small 0/1 array drawn by this same kernel from ones and then applied
       along lines, each of which has either one mask value or one for each element.
 """
 
@@ -21,7 +24,7 @@ from cython cimport floating
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels._runtime cimport parallel_for, team_size
 from fastnn._kernels._streams cimport StreamCounter
 from fastnn._kernels.gate cimport like, regular, same_form, shifted
 from fastnn._kernels.inlining cimport apart, fetch, inlined
@@ -36,14 +39,15 @@ __all__ = ["apply_mask", "draw_dropout", "dropout", "ready"]
 
 cdef enum:
     GROUP = 128  # elements decided by one chunk
-    STEP = MOST_CHUNKS
-    BATCH = STEP * GROUP  # elements whose random words are made in step
-    BATCHES = 16  # between two looks at the ties
-    RUN = BATCHES * BATCH
-    STREAM_RUN = 2 * BATCH  # a run where results go through a buffer, which should not fill the first-level cache
-    AHEAD = 2 * BATCH  # how far ahead x is fetched
-    MOST_BLOCK = 32 * RUN  # a megabyte of float32: long stretches of memory are read ahead better
-    TASKS = 64  # enough for a team to share evenly
+    STEP = MOST_CHUNKS  # chunks made in step
+    BATCH = STEP * GROUP
+    BATCHES = 8
+    RUN = BATCHES * BATCH  # elements between two looks at the ties
+    STREAM_RUN = 2 * BATCH  # the same where results go through a buffer, which should not fill the first-level cache
+    AHEAD = 2 * BATCH  # elements between the ones that are computed and the ones that are fetched
+    SMALL = 1 << 18  # elements up to which an array has one task for each thread
+    TASKS = 64  # of a larger one, enough for a team to share evenly
+    MOST_BLOCK = 64 * RUN  # elements of a task, a megabyte of float32: long stretches of memory are read ahead better
     LINE = 8192  # elements of a broadcast task
     TIE = 0x80008000
 
@@ -98,25 +102,28 @@ cdef inline inlined select_group(
             y[CHUNK + i * LANES + j] = second[j] if <int32_t>(word[j] & 0xFFFF) >= d.lower else fill
 
 
-cdef inline inlined drop_batch(
+cdef inline inlined select_batch(
     floating* y,  # OUT  (BATCH,), may be x
     const floating* x,  # IN   (BATCH,)
+    const uint32_t* words,  # IN   (STEP·CHUNK,)
     uint32_t* ties,  # OUT  (LANES,), bits of TIE set where an element may tie, and was kept
+    uint32_t* any_tie,  # IN and OUT  (LANES,), the same of all batches so far
     const Dropout* d,
-    uint64_t index,
     bint affine,
 ) noexcept nogil:
-    cdef uint32_t words[STEP * CHUNK]
     cdef uint32_t tie
     cdef int j, k
-    draw_chunks(words, &d.key, PLANE_MAIN, index, STEP)
     for j in range(LANES):
         tie = 0
         for k in range(STEP * CHUNK // LANES):
             tie |= tie_bits(words[k * LANES + j] ^ d.both)
         ties[j] = tie
-    for k in range(STEP):
-        select_group(y + k * GROUP, x + k * GROUP, words + k * CHUNK, d, affine)
+        any_tie[j] |= tie
+    # Not a loop: words and elements then take turns in the registers, a sixth of the time with x off its cache lines.
+    select_group(y, x, words, d, affine)
+    select_group(y + GROUP, x + GROUP, words + CHUNK, d, affine)
+    select_group(y + 2 * GROUP, x + 2 * GROUP, words + 2 * CHUNK, d, affine)
+    select_group(y + 3 * GROUP, x + 3 * GROUP, words + 3 * CHUNK, d, affine)
 
 
 # Settle the ties of a batch: of the elements kept although their 16 bits equal p's, drop the ones whose next 48 bits
@@ -163,33 +170,37 @@ cdef inline inlined drop_block(
     floating* y, const floating* x, const Dropout* shared, Py_ssize_t block, bint affine
 ) noexcept nogil:
     cdef Dropout d = shared[0]  # a copy that no store into y can change
-    cdef uint32_t ties[BATCHES * LANES]
-    cdef uint32_t tie
+    cdef Py_ssize_t start = block * d.block, end = min(start + d.block, d.size), n, k
     cdef uint64_t index  # of the run's first group
+    cdef const floating* source
+    cdef floating* target
     cdef floating results[STREAM_RUN]
     cdef floating tail[BATCH]
-    cdef floating* target
-    cdef const floating* source
-    cdef Py_ssize_t start = block * d.block, end = min(start + d.block, d.size), k, n, left
+    cdef uint32_t words[STEP * CHUNK]
+    cdef uint32_t ties[BATCHES * LANES]
+    cdef uint32_t any_tie[LANES]
+    cdef uint32_t tie
     cdef int j
     while start < end:
         n = min(end - start, <Py_ssize_t>(STREAM_RUN if d.streamed else RUN))
-        left = n % BATCH
         index = d.first + start // GROUP
         source = x + start
         target = &results[0] if d.streamed else y + start
+        for j in range(LANES):
+            any_tie[j] = 0
         for k in range(n // BATCH):  # no calls inside: they would spill every vector register
-            for j in range(BATCH * <int>sizeof(floating) // 64):
-                fetch(source + k * BATCH + AHEAD + j * 64 // sizeof(floating))
-            drop_batch(target + k * BATCH, source + k * BATCH, ties + k * LANES, &d, index + STEP * k, affine)
-        if left > 0:
+            draw_chunks(words, &d.key, PLANE_MAIN, index + STEP * k, STEP)
+            fetch(source + k * BATCH + AHEAD, BATCH * sizeof(floating))
+            select_batch(target + k * BATCH, source + k * BATCH, words, ties + k * LANES, any_tie, &d, affine)
+        if n % BATCH > 0:
             k = n // BATCH
-            memcpy(tail, source + k * BATCH, left * sizeof(floating))
-            drop_batch(tail, tail, ties + k * LANES, &d, index + STEP * k, affine)
-            memcpy(target + k * BATCH, tail, left * sizeof(floating))
+            draw_chunks(words, &d.key, PLANE_MAIN, index + STEP * k, STEP)
+            memcpy(tail, source + k * BATCH, n % BATCH * sizeof(floating))
+            select_batch(tail, tail, words, ties + k * LANES, any_tie, &d, affine)
+            memcpy(target + k * BATCH, tail, n % BATCH * sizeof(floating))
         tie = 0
-        for k in range((n + BATCH - 1) // BATCH * LANES):
-            tie |= ties[k]
+        for j in range(LANES):
+            tie |= any_tie[j]
         if tie & TIE and d.rest:
             for k in range((n + BATCH - 1) // BATCH):
                 settle(target + k * BATCH, min(n - k * BATCH, <Py_ssize_t>BATCH), ties + k * LANES, shared,
@@ -255,9 +266,11 @@ cdef cnp.ndarray run(
     d.rest = <uint64_t>((p * 65536.0 - d.lower) * 281474976710656.0)  # all exact: powers of two
     d.rule = rule[0]
     d.streamed = d.x != d.y and cnp.PyArray_NBYTES(y) >= STREAM_BYTES
-    d.block = min(max(d.size // TASKS // RUN, <Py_ssize_t>1) * RUN, <Py_ssize_t>MOST_BLOCK)
-    cdef Py_ssize_t blocks = (d.size + d.block - 1) // d.block
     cdef double work = 2.0 * cnp.PyArray_NBYTES(x)
+    cdef Py_ssize_t runs = max((d.size + RUN - 1) // RUN, <Py_ssize_t>1)
+    cdef Py_ssize_t tasks = team_size(runs, work) if d.size <= SMALL else TASKS
+    d.block = min((runs + tasks - 1) // tasks * RUN, <Py_ssize_t>MOST_BLOCK)
+    cdef Py_ssize_t blocks = (d.size + d.block - 1) // d.block
     if blocks == 1:  # shorter than handing over the interpreter's lock
         if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
             drop_task_float(&d, 0)

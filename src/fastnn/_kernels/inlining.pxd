@@ -15,15 +15,20 @@ cdef extern from *:
       #define FASTNN_ALWAYS __attribute__((always_inline)) void
       #define FASTNN_APART __attribute__((noinline)) void
       #define FASTNN_CLAIM(address) __builtin_prefetch(address, 1)
-      #define FASTNN_FETCH(address) __builtin_prefetch(address)
     #else
       #define FASTNN_ALWAYS void
       #define FASTNN_APART void
       #define FASTNN_CLAIM(address) ((void)(address))
-      #define FASTNN_FETCH(address) ((void)(address))
     #endif
+
+    static inline void fastnn_fetch(const void* address, long bytes) {
+    #if defined(__GNUC__) || defined(__clang__)
+      #pragma GCC unroll 1
+      for (long at = 0; at < bytes; at += 64) __builtin_prefetch((const char*)address + at);
+    #endif
+    }
     """
     ctypedef void inlined "FASTNN_ALWAYS"
     ctypedef void apart "FASTNN_APART"
     void claim "FASTNN_CLAIM" (const void* address) noexcept nogil
-    void fetch "FASTNN_FETCH" (const void* address) noexcept nogil
+    void fetch "fastnn_fetch" (const void* address, Py_ssize_t bytes) noexcept nogil
