@@ -11,15 +11,18 @@
 from cython cimport floating
 from libc.math cimport fabs
 
+from fastnn._kernels.inlining cimport inlined
 from fastnn._kernels.lanes cimport dd, join, two_sum
-from fastnn._kernels.norm cimport Group, View, inverse_power
+from fastnn._kernels.norm cimport LINE, SIDE, Group, Settled, View, inverse_power
+from fastnn._kernels.vectors cimport store8, widen as widen_some
 
 cdef extern from *:
     """
-    /* Lanes that are summed at a time: two double sums and a shift for each are to stay in 32 registers of 64 bytes, or
-       in 16 smaller ones. */
+    /* Lanes of float data that are summed at a time, two double sums and a shift for each; of double data half as many,
+       with four sums: these stay in 32 registers of 64 bytes, or in 16 smaller ones. Single lines of distant rows would
+       be read more slowly than several. */
     #if defined(__AVX512F__)
-    enum { FASTNN_STRIP = 32 };
+    enum { FASTNN_STRIP = 64 };
     #else
     enum { FASTNN_STRIP = 16 };
     #endif
@@ -28,10 +31,12 @@ cdef extern from *:
         STRIP "FASTNN_STRIP"
 
 cdef enum:
+    # lanes of what is left beside whole strips
+    SLIM = 16
     # most lanes of a panel, unless one group has more
-    PANEL = 512
-    # Narrow rows are joined: to NARROW lanes, whose parameters stay in registers, where that comes out even; else to
-    # up to FOLDED, a multiple of JOINED where possible.
+    PANEL = 640
+    # Narrow rows are joined: to NARROW lanes where that comes out even; else to up to FOLDED, a multiple of JOINED
+    # where possible.
     NARROW = 64
     FOLDED = 256
     JOINED = 32
@@ -39,10 +44,13 @@ cdef enum:
     BLOCK = 32768
     BLOCK_ROWS = 128
     BLOCKS = 64
-    # Rows that are summed strip by strip: so many, or as many as have these elements. They stay in the first-level
-    # cache.
-    SUM_ROWS = 8
+    # Rows that are summed strip by strip: so many, or as many as have these elements.
+    SUM_ROWS = 16
     SUM_TILE = 8192
+
+
+cdef inline Py_ssize_t strip_of(floating example) noexcept nogil:
+    return STRIP if floating is float else max(<Py_ssize_t>STRIP // 2, <Py_ssize_t>SLIM)
 
 
 cdef struct Layout:
@@ -50,6 +58,7 @@ cdef struct Layout:
     Py_ssize_t columns      # S · I
     Py_ssize_t fold         # rows side by side
     Py_ssize_t lanes        # fold · columns
+    Py_ssize_t stride       # of the rows of sums and parameters: lanes, rounded up to whole cache lines
     Py_ssize_t rows         # whole rows of `lanes`
     Py_ssize_t rest         # lanes of the last, partial row
     Py_ssize_t block_rows
@@ -73,11 +82,15 @@ cdef inline Layout layout_of(View* view) noexcept nogil:
         if layout.fold >= step:
             layout.fold -= layout.fold % step
     layout.lanes = layout.fold * layout.columns
+    layout.stride = (layout.lanes + LINE - 1) // LINE * LINE
     layout.rows = view.reduced // layout.fold
     layout.rest = view.reduced % layout.fold * layout.columns
     layout.panel = layout.lanes
     if layout.lanes > PANEL and view.inner <= PANEL:
-        layout.panel = PANEL // view.inner * view.inner
+        # even shares of whole strips, if one group is no wider
+        step = (STRIP - 1 + view.inner) // view.inner * view.inner
+        layout.panels = (layout.lanes + PANEL - 1) // PANEL
+        layout.panel = ((layout.lanes + layout.panels - 1) // layout.panels + step - 1) // step * step
     layout.panels = (layout.lanes + layout.panel - 1) // layout.panel
     layout.block_rows = max(<Py_ssize_t>BLOCK_ROWS, BLOCK // layout.panel)
     layout.blocks = max(<Py_ssize_t>1, (layout.rows + layout.block_rows - 1) // layout.block_rows)
@@ -134,6 +147,25 @@ cdef inline Unit unit_of(Layout* layout, View* view, Py_ssize_t number) noexcept
     return unit
 
 
+# ---- elements in double precision ------------------------------------------------------------------------------------
+
+cdef enum:
+    WIDENED = 8
+
+cdef inline inlined widen(const floating* x, double* wide, Py_ssize_t n) noexcept nogil:
+    # n elements into a local array, which stays in registers. From a plain loop GCC 12 reads whole registers of floats
+    # and takes them apart in order to convert the halves: a fifth of the time of a sum.
+    cdef Py_ssize_t j
+    if floating is float:
+        for j in range(n // WIDENED):
+            store8(wide + j * WIDENED, widen_some(x + j * WIDENED))
+        for j in range(n // WIDENED * WIDENED, n):
+            wide[j] = x[j]
+    else:
+        for j in range(n):
+            wide[j] = x[j]
+
+
 # ---- sums of lanes over blocks ---------------------------------------------------------------------------------------
 
 # Each kernel has two sums: rows of high parts and, for float64 data, of low parts.
@@ -150,38 +182,43 @@ cdef inline Py_ssize_t sums_of(floating example) noexcept nogil:
 
 
 cdef inline void merge_blocks(Layout* layout, Unit* unit, double* sums, floating example) noexcept nogil:
-    # sums (O, blocks, rows of sums, lanes): the blocks of one unit, in order, into the first
+    # sums (O, blocks, rows of sums, stride): the blocks of one unit, in order, into the first
     cdef Py_ssize_t rows = sums_of(example)
-    cdef Py_ssize_t lanes = layout.lanes
-    cdef Py_ssize_t last = min(unit.first_lane + layout.panel, lanes)
-    cdef double* total = sums + unit.outer * layout.blocks * rows * lanes
+    cdef Py_ssize_t stride = layout.stride
+    cdef Py_ssize_t last = min(unit.first_lane + layout.panel, layout.lanes)
+    cdef double* total = sums + unit.outer * layout.blocks * rows * stride
     cdef double* block
     cdef Py_ssize_t b, q, j
     cdef dd s
     for b in range(1, layout.blocks):
-        block = total + b * rows * lanes
+        block = total + b * rows * stride
         for q in range(FIRST_LOW):
-            for j in range(q * lanes + unit.first_lane, q * lanes + last):
+            for j in range(q * stride + unit.first_lane, q * stride + last):
                 if floating is float:
                     total[j] += block[j]
                 else:
                     s = two_sum(total[j], block[j])
                     total[j] = s.high
-                    total[FIRST_LOW * lanes + j] += s.low + block[FIRST_LOW * lanes + j]
+                    total[FIRST_LOW * stride + j] += s.low + block[FIRST_LOW * stride + j]
 
 
-cdef inline dd lane_total(
-    Layout* layout, const double* sums, Py_ssize_t outer, Py_ssize_t column, Py_ssize_t row, floating example,
-) noexcept nogil:
-    # after merge_blocks: the folded lanes of one column, in order; `row` is FIRST or SECOND
-    cdef const double* high = sums + (outer * layout.blocks * sums_of(example) + row) * layout.lanes
-    cdef const double* low = high + FIRST_LOW * layout.lanes
-    cdef Py_ssize_t lane = column + layout.columns
-    cdef dd total = lane_sum(high, low, column, example)
-    while lane < layout.lanes:
-        total = join(total, lane_sum(high, low, lane, example), example)
-        lane += layout.columns
-    return total
+cdef inline void fold_lanes(Layout* layout, Unit* unit, double* sums, floating example) noexcept nogil:
+    # after merge_blocks: the lanes of each column, in order, into the first of them
+    cdef double* high = sums + unit.outer * layout.blocks * sums_of(example) * layout.stride
+    cdef double* low
+    cdef Py_ssize_t _q, lane, j
+    cdef dd total
+    for _q in range(FIRST_LOW):
+        low = high + FIRST_LOW * layout.stride
+        lane = layout.columns
+        while lane < layout.lanes:
+            for j in range(unit.first_lane, unit.last_lane):
+                total = join(lane_sum(high, low, j, example), lane_sum(high, low, lane + j, example), example)
+                high[j] = total.high
+                if floating is double:
+                    low[j] = total.low
+            lane += layout.columns
+        high += layout.stride
 
 
 cdef inline dd lane_sum(const double* high, const double* low, Py_ssize_t lane, floating example) noexcept nogil:
@@ -194,6 +231,19 @@ cdef inline dd lane_sum(const double* high, const double* low, Py_ssize_t lane, 
         return two_sum(high[lane], low[lane])
 
 
+# ---- scratch memory --------------------------------------------------------------------------------------------------
+
+cdef inline size_t whole_lines(size_t size) noexcept nogil:
+    return (size + LINE - 1) // LINE * LINE
+
+
+cdef inline void* carve(char** rest, size_t size) noexcept nogil:
+    # the next `size` bytes of a block, from a cache line's start on; such a block has LINE bytes more than whole lines
+    cdef char* part = <char*>whole_lines(<size_t>rest[0])
+    rest[0] = part + whole_lines(size)
+    return part
+
+
 # ---- parameters ------------------------------------------------------------------------------------------------------
 
 cdef inline Group moderate(const Group* group, floating example) noexcept nogil:
@@ -201,7 +251,7 @@ cdef inline Group moderate(const Group* group, floating example) noexcept nogil:
     # of float32, unless the mean would leave it. Scaled groups are in such a unit already.
     cdef Group same = group[0]
     cdef double unit
-    if same.scale == 1 and 0 < same.rstd and not 2.3283064365386963e-10 <= same.rstd <= 4294967296.0:     # 2^±32
+    if same.scale == 1 and 0 < same.rstd and not is_moderate(same.rstd):
         unit = 1 / inverse_power(same.rstd, example)
         if fabs(same.shift) * unit <= 7.9e28:       # 2^96
             same.shift *= unit
@@ -209,6 +259,38 @@ cdef inline Group moderate(const Group* group, floating example) noexcept nogil:
             same.rstd /= unit
             same.scale = unit
     return same
+
+
+cdef inline bint load_groups(
+    const Group* groups, Py_ssize_t count, Settled* loaded, floating example,
+) noexcept nogil:
+    # up to SIDE neighbours, each in a moderate unit; whether a scale is not 1. What follows the last repeats it.
+    cdef Group group
+    cdef Py_ssize_t j
+    cdef Py_ssize_t usual = 0
+    cdef bint scaled = False
+    for j in range(SIDE):
+        group = groups[min(j, count - 1)]
+        loaded.shift[j] = group.shift
+        loaded.lo[j] = group.lo
+        loaded.rstd[j] = group.rstd
+        loaded.scale[j] = group.scale
+    for j in range(SIDE):
+        usual += (loaded.scale[j] == 1) & is_moderate(loaded.rstd[j])
+    if usual == SIDE:
+        return False
+    for j in range(SIDE):
+        group = moderate(groups + min(j, count - 1), example)
+        loaded.shift[j] = group.shift
+        loaded.lo[j] = group.lo
+        loaded.rstd[j] = group.rstd
+        loaded.scale[j] = group.scale
+        scaled |= group.scale != 1
+    return scaled
+
+
+cdef inline bint is_moderate(double rstd) noexcept nogil:
+    return (rstd >= 2.3283064365386963e-10) & (rstd <= 4294967296.0)     # 2^±32
 
 
 cdef inline void repeat(
@@ -220,5 +302,5 @@ cdef inline void repeat(
         lane = layout.columns
         while lane < layout.lanes:
             for j in range(unit.first_lane, unit.last_lane):
-                parameters[q * layout.lanes + lane + j] = parameters[q * layout.lanes + j]
+                parameters[q * layout.stride + lane + j] = parameters[q * layout.stride + j]
             lane += layout.columns

@@ -18,13 +18,14 @@ from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    FIRST, FIRST_LOW, NARROW, SECOND, SECOND_LOW, STRIP, SUMS, Layout, Span, Unit, lane_total, layout_of,
-    merge_blocks, moderate, repeat, span_of, sums_of, unit_of,
+    FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, fold_lanes, lane_sum,
+    layout_of, load_groups, merge_blocks, repeat, span_of, strip_of, sums_of, unit_of, whole_lines,
+    widen,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport inlined
-from fastnn._kernels.lanes cimport add_product, add_term, dd, dd_add, dd_scale, exact_deviation
-from fastnn._kernels.norm cimport Group, Means, View, count_of, deviation, means_of
+from fastnn._kernels.lanes cimport add_product, add_term, dd, dd_add, dd_scale, wide_deviation
+from fastnn._kernels.norm cimport LINE, SIDE, Group, Means, Settled, View, count_of, deviation, means_of
 from fastnn._kernels.norm_call cimport Call, offer
 
 __all__ = ["columns_backward"]
@@ -43,8 +44,8 @@ cdef struct Backward:
     bint constant               # the statistics do not depend on x
     bint summed                 # whether anybody needs the sums
     bint double_precision
-    double* sums                # scratch (O, blocks, rows of sums, lanes): Σdy, Σdy·(x − shift)
-    void* parameters            # scratch (O, PARAMETERS, lanes), see below
+    double* sums                # scratch (O, blocks, rows of sums, stride): Σdy, Σdy·(x − shift)
+    void* parameters            # scratch (O, PARAMETERS, stride), see below
     double* columns             # scratch (O, rows of sums, S · I): Σdy, Σdy·x̂
     unsigned char* scaled       # scratch (units): has groups whose scale is not 1
     void* dweight               # OUT  (S · I) or NULL
@@ -60,33 +61,57 @@ cdef enum:
     SLOPE           # −rstd² · Σgx̂/n
     PARAMETERS
 
+cdef enum:
+    # elements that are read before any of them is written
+    CHUNK = 64
+
 
 cdef inline void prepare(Backward* p, Py_ssize_t number, Unit* unit, floating* parameters) noexcept nogil:
     # the first three of one unit
-    cdef Py_ssize_t lanes = p.layout.lanes
-    cdef const floating* weight = <const floating*>p.weight
-    cdef Group group
-    cdef Py_ssize_t s, j
+    cdef const Group* groups = p.groups + unit.outer * p.view.groups
+    cdef Settled loaded
+    cdef Py_ssize_t count
+    cdef Py_ssize_t s = unit.first_group
     p.scaled[number] = False
-    for s in range(unit.first_group, unit.last_group):
-        group = moderate(p.groups + unit.outer * p.view.groups + s, parameters[0])
-        if group.scale != 1:
+    while s < unit.last_group:
+        count = min(<Py_ssize_t>SIDE, unit.last_group - s)
+        if load_groups(groups + s, count, &loaded, parameters[0]):
             p.scaled[number] = True
-        for j in range(s * p.view.inner, (s + 1) * p.view.inner):
-            parameters[SHIFT * lanes + j] = <floating>group.shift
-            parameters[SCALE * lanes + j] = <floating>group.scale
-            parameters[FACTOR * lanes + j] = <floating>(group.rstd * weight[j] if weight != NULL else group.rstd)
+        if p.view.inner == 1 and count == SIDE:
+            set_factors(p, s, SIDE, 1, &loaded, parameters)
+        else:
+            set_factors(p, s, count, p.view.inner, &loaded, parameters)
+        s += SIDE
     repeat(&p.layout, unit, parameters, SHIFT, CONSTANT)
+
+
+cdef inline inlined set_factors(
+    Backward* p, Py_ssize_t group, Py_ssize_t count, Py_ssize_t inner, Settled* loaded, floating* parameters,
+) noexcept nogil:
+    # of `count` groups from `group` on
+    cdef const floating* weight = <const floating*>p.weight
+    cdef floating* shift = parameters + SHIFT * p.layout.stride
+    cdef floating* scale = parameters + SCALE * p.layout.stride
+    cdef floating* factor = parameters + FACTOR * p.layout.stride
+    cdef Py_ssize_t j, i, c
+    for j in range(count):
+        for i in range(inner):
+            c = (group + j) * inner + i
+            shift[c] = <floating>loaded.shift[j]
+            scale[c] = <floating>loaded.scale[j]
+            factor[c] = <floating>(loaded.rstd[j] * weight[c] if weight != NULL else loaded.rstd[j])
 
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
 
 cdef inline inlined strip_products(
-    const floating* dy, const floating* x, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
+    const floating* dy, const floating* x, const floating* parameters, Layout* layout, Py_ssize_t rows,
     Py_ssize_t skip, Py_ssize_t width, bint cold, double* totals,
 ) noexcept nogil:
-    # some rows, added to totals (rows of sums, lanes) from lane `skip` on; `cold` is a constant where this is inlined:
-    # without it every scale is 1
+    # some rows, added to totals (rows of sums, stride) from lane `skip` on; `width` and `cold` are constants where this
+    # is inlined: without `cold` every scale is 1
+    cdef Py_ssize_t stride = layout.stride
+    cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t j
     cdef dd g
     cdef double sums[STRIP]
@@ -95,144 +120,181 @@ cdef inline inlined strip_products(
     cdef double products_low[STRIP]
     cdef double shift[STRIP]
     cdef double scale[STRIP]
+    cdef double wide[STRIP]
+    cdef double upstream[STRIP]
+    widen(parameters + SHIFT * stride, shift, width)
+    widen(parameters + SCALE * stride, scale, width)
     for j in range(width):
-        shift[j] = parameters[SHIFT * lanes + j]
-        scale[j] = parameters[SCALE * lanes + j]
-        sums[j] = totals[FIRST * lanes + j]
-        products[j] = totals[SECOND * lanes + j]
+        sums[j] = totals[FIRST * stride + j]
+        products[j] = totals[SECOND * stride + j]
         if floating is double:
-            sums_low[j] = totals[FIRST_LOW * lanes + j]
-            products_low[j] = totals[SECOND_LOW * lanes + j]
+            sums_low[j] = totals[FIRST_LOW * stride + j]
+            products_low[j] = totals[SECOND_LOW * stride + j]
     g.low = 0
     while rows > 0:
+        widen(x, wide, width)
+        widen(dy, upstream, width)
         for j in range(width):
-            g.high = dy[j]
+            g.high = upstream[j]
             add_term(&sums[j], &sums_low[j], g, x[0])
             add_product(
-                &products[j], &products_low[j], g, exact_deviation(x[j], shift[j], scale[j], cold), x[0])
+                &products[j], &products_low[j], g, wide_deviation(wide[j], shift[j], scale[j], cold, x[0]), x[0])
         dy += lanes
         x += lanes
         rows -= 1
     for j in range(skip, width):
-        totals[FIRST * lanes + j] = sums[j]
-        totals[SECOND * lanes + j] = products[j]
+        totals[FIRST * stride + j] = sums[j]
+        totals[SECOND * stride + j] = products[j]
         if floating is double:
-            totals[FIRST_LOW * lanes + j] = sums_low[j]
-            totals[SECOND_LOW * lanes + j] = products_low[j]
+            totals[FIRST_LOW * stride + j] = sums_low[j]
+            totals[SECOND_LOW * stride + j] = products_low[j]
 
 
 cdef inline void sum_rows(
-    const floating* dy, const floating* x, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
+    const floating* dy, const floating* x, const floating* parameters, Layout* layout, Py_ssize_t rows,
     Py_ssize_t first, Py_ssize_t last, bint cold, double* totals,
 ) noexcept nogil:
-    # lanes first … last − 1 of some rows; the last strip as in columns_forward
-    cdef Py_ssize_t start, width
+    # lanes first … last − 1 of some rows; what is left beside whole strips as in columns_forward
+    cdef Py_ssize_t strip = strip_of(x[0])
     cdef Py_ssize_t at = first
+    cdef Py_ssize_t start
+    if not cold:
+        while last - at >= strip:
+            strip_products(dy + at, x + at, parameters + at, layout, rows, 0, strip_of(x[0]), False, totals + at)
+            at += strip
     while at < last:
-        start = at if last - at >= STRIP else max(first, last - STRIP)
-        width = min(<Py_ssize_t>STRIP, last - start)
-        if cold or width < STRIP:
+        start = min(at, max(first, last - SLIM))
+        if last - start < SLIM:
             strip_products(
-                dy + start, x + start, parameters + start, lanes, rows, at - start, width, True, totals + start)
-        elif at > start:
+                dy + start, x + start, parameters + start, layout, rows, 0, last - start, True, totals + start)
+        elif cold:
             strip_products(
-                dy + start, x + start, parameters + start, lanes, rows, at - start, STRIP, False, totals + start)
+                dy + start, x + start, parameters + start, layout, rows, at - start, SLIM, True, totals + start)
         else:
-            strip_products(dy + start, x + start, parameters + start, lanes, rows, 0, STRIP, False, totals + start)
-        at += STRIP
+            strip_products(
+                dy + start, x + start, parameters + start, layout, rows, at - start, SLIM, False, totals + start)
+        at = start + SLIM
 
 
 cdef inline void close_unit(Backward* p, Unit* unit, floating* parameters) noexcept nogil:
     # sums → column totals, means and the last two parameters of one unit
-    cdef Py_ssize_t columns = p.layout.columns
-    cdef Py_ssize_t lanes = p.layout.lanes
-    cdef Py_ssize_t inner = p.view.inner
+    cdef const Group* groups = p.groups + unit.outer * p.view.groups
     cdef const unsigned char* mask = p.mask + unit.outer * p.layout.size if p.mask != NULL else NULL
-    cdef const floating* weight = <const floating*>p.weight
-    cdef double* totals = p.columns + unit.outer * sums_of(parameters[0]) * columns
-    cdef Group group
-    cdef Means means
-    cdef Py_ssize_t s, j
-    cdef dd total, product
-    cdef double w, n, sum_g, sum_gx, slope
+    cdef double n[SIDE]
+    cdef Settled loaded
+    cdef Py_ssize_t j, count
+    cdef Py_ssize_t s = unit.first_group
     merge_blocks(&p.layout, unit, p.sums, parameters[0])
-    for s in range(unit.first_group, unit.last_group):
-        group = moderate(p.groups + unit.outer * p.view.groups + s, parameters[0])
-        n = <double>count_of(mask + s * inner if mask != NULL else NULL, &p.view)
-        sum_g = 0
-        sum_gx = 0
-        for j in range(s * inner, (s + 1) * inner):
-            total = lane_total(&p.layout, p.sums, unit.outer, j, FIRST, parameters[0])
-            product = lane_total(&p.layout, p.sums, unit.outer, j, SECOND, parameters[0])
-            if floating is float:
-                product.high = (product.high - group.lo * total.high) * group.rstd
-            else:
-                product = dd_scale(dd_add(product, dd_scale(total, -group.lo)), group.rstd)
-                totals[FIRST_LOW * columns + j] = total.low
-                totals[SECOND_LOW * columns + j] = product.low
-            totals[FIRST * columns + j] = total.high
-            totals[SECOND * columns + j] = product.high
-            w = weight[j] if weight != NULL else 1
-            sum_g += w * total.high
-            sum_gx += w * product.high
-        means = means_of(sum_g, sum_gx, n, p.centered, p.constant)
-        slope = -means.gx * group.rstd * group.rstd
-        for j in range(s * inner, (s + 1) * inner):
-            parameters[CONSTANT * lanes + j] = <floating>(-means.g * group.rstd - slope * group.lo)
-            parameters[SLOPE * lanes + j] = <floating>slope
+    fold_lanes(&p.layout, unit, p.sums, parameters[0])
+    for j in range(SIDE):
+        n[j] = <double>(p.view.reduced * p.view.inner)
+    while s < unit.last_group:
+        count = min(<Py_ssize_t>SIDE, unit.last_group - s)
+        load_groups(groups + s, count, &loaded, parameters[0])
+        if mask != NULL:
+            for j in range(count):
+                n[j] = <double>count_of(mask + (s + j) * p.view.inner, &p.view)
+        if p.view.inner == 1 and count == SIDE:
+            close_groups(p, unit.outer, s, SIDE, 1, &loaded, n, parameters)
+        else:
+            close_groups(p, unit.outer, s, count, p.view.inner, &loaded, n, parameters)
+        s += SIDE
     repeat(&p.layout, unit, parameters, CONSTANT, PARAMETERS)
+
+
+cdef inline inlined close_groups(
+    Backward* p, Py_ssize_t outer, Py_ssize_t group, Py_ssize_t count, Py_ssize_t inner, Settled* loaded,
+    const double* n, floating* parameters,
+) noexcept nogil:
+    # `count` groups from `group` on, of n elements
+    cdef Py_ssize_t columns = p.layout.columns
+    cdef Py_ssize_t stride = p.layout.stride
+    cdef Py_ssize_t kinds = sums_of(parameters[0])
+    cdef const double* sums = p.sums + outer * p.layout.blocks * kinds * stride
+    cdef double* totals = p.columns + outer * kinds * columns
+    cdef const floating* weight = <const floating*>p.weight
+    cdef double sum_g[SIDE]
+    cdef double sum_gx[SIDE]
+    cdef double constant[SIDE]
+    cdef double slope[SIDE]
+    cdef Means means
+    cdef dd total, product
+    cdef double w
+    cdef Py_ssize_t j, i, c
+    for j in range(count):
+        sum_g[j] = 0
+        sum_gx[j] = 0
+        for i in range(inner):
+            c = (group + j) * inner + i
+            total = lane_sum(sums + FIRST * stride, sums + FIRST_LOW * stride, c, parameters[0])
+            product = lane_sum(sums + SECOND * stride, sums + SECOND_LOW * stride, c, parameters[0])
+            if floating is float:
+                product.high = (product.high - loaded.lo[j] * total.high) * loaded.rstd[j]
+            else:
+                product = dd_scale(dd_add(product, dd_scale(total, -loaded.lo[j])), loaded.rstd[j])
+                totals[FIRST_LOW * columns + c] = total.low
+                totals[SECOND_LOW * columns + c] = product.low
+            totals[FIRST * columns + c] = total.high
+            totals[SECOND * columns + c] = product.high
+            w = weight[c] if weight != NULL else 1
+            sum_g[j] += w * total.high
+            sum_gx[j] += w * product.high
+    for j in range(count):
+        means = means_of(sum_g[j], sum_gx[j], n[j], p.centered, p.constant)
+        slope[j] = -means.gx * loaded.rstd[j] * loaded.rstd[j]
+        constant[j] = -means.g * loaded.rstd[j] - slope[j] * loaded.lo[j]
+    for j in range(count):
+        for i in range(inner):
+            c = (group + j) * inner + i
+            parameters[CONSTANT * stride + c] = <floating>constant[j]
+            parameters[SLOPE * stride + c] = <floating>slope[j]
 
 
 # ---- the input's gradient --------------------------------------------------------------------------------------------
 
-cdef inline inlined gradient_row(
+cdef inline inlined gradient_chunk(
     const floating* dy, const floating* x, floating* dx, const unsigned char* mask, const floating* parameters,
-    Py_ssize_t lanes, Py_ssize_t n, bint constant, bint cold,
+    Py_ssize_t stride, Py_ssize_t n, bint constant, bint cold,
 ) noexcept nogil:
-    # n lanes; `constant` and `cold` are constants where this is inlined: without `cold` every scale is 1
-    cdef const floating* shift = parameters + SHIFT * lanes
-    cdef const floating* scale = parameters + SCALE * lanes
-    cdef const floating* factor = parameters + FACTOR * lanes
-    cdef const floating* c1 = parameters + CONSTANT * lanes
-    cdef const floating* c2 = parameters + SLOPE * lanes
-    cdef Py_ssize_t j
+    # up to CHUNK elements, read before any is written: the compiler needs no test of overlap. `n`, `constant` and
+    # `cold` are constants where this is inlined: without `cold` every scale is 1
+    cdef const floating* scale = parameters + SCALE * stride
+    cdef const floating* factor = parameters + FACTOR * stride
+    cdef floating out[CHUNK]
     cdef floating value
+    cdef Py_ssize_t j
     for j in range(n):
         if constant or (mask != NULL and mask[j] == 0):
             value = dy[j] * factor[j]
         else:
             value = multiply_add(
-                deviation(x[j], shift[j], scale[j], cold), c2[j], multiply_add(dy[j], factor[j], c1[j]))
-        dx[j] = value * scale[j] if cold else value
+                deviation(x[j], parameters[SHIFT * stride + j], scale[j], cold), parameters[SLOPE * stride + j],
+                multiply_add(dy[j], factor[j], parameters[CONSTANT * stride + j]))
+        out[j] = value * scale[j] if cold else value
+    for j in range(n):
+        dx[j] = out[j]
 
 
-cdef inline inlined narrow_gradients(
-    const floating* dy, const floating* x, floating* dx, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
+cdef inline inlined gradient_row(
+    const floating* dy, const floating* x, floating* dx, const unsigned char* mask, const floating* parameters,
+    Py_ssize_t stride, Py_ssize_t n, bint constant, bint cold,
 ) noexcept nogil:
-    # NARROW lanes of some rows, every scale being 1 and every element counting
-    cdef Py_ssize_t j
-    cdef floating d[NARROW]
-    cdef floating upstream[NARROW]
-    cdef floating shift[NARROW]
-    cdef floating factor[NARROW]
-    cdef floating c1[NARROW]
-    cdef floating c2[NARROW]
-    for j in range(NARROW):
-        shift[j] = parameters[SHIFT * lanes + j]
-        factor[j] = parameters[FACTOR * lanes + j]
-        c1[j] = parameters[CONSTANT * lanes + j]
-        c2[j] = parameters[SLOPE * lanes + j]
-    while rows > 0:
-        # in two loops, of which only one writes
-        for j in range(NARROW):
-            d[j] = deviation(x[j], shift[j], shift[j], False)
-            upstream[j] = multiply_add(dy[j], factor[j], c1[j])
-        for j in range(NARROW):
-            dx[j] = multiply_add(d[j], c2[j], upstream[j])
-        dy += lanes
-        x += lanes
-        dx += lanes
-        rows -= 1
+    cdef Py_ssize_t j = 0
+    while n - j >= CHUNK:
+        gradient_chunk(
+            dy + j, x + j, dx + j, mask + j if mask != NULL else NULL, parameters + j, stride, CHUNK, constant, cold)
+        j += CHUNK
+    while j < n:
+        if n - j < SLIM and n >= SLIM:      # the last elements, some of them a second time
+            j = n - SLIM
+        if n - j >= SLIM:
+            gradient_chunk(
+                dy + j, x + j, dx + j, mask + j if mask != NULL else NULL, parameters + j, stride, SLIM, constant, cold)
+            j += SLIM
+        else:
+            gradient_chunk(
+                dy + j, x + j, dx + j, mask + j if mask != NULL else NULL, parameters + j, stride, 1, constant, cold)
+            j += 1
 
 
 cdef inline void gradient_rows(
@@ -241,23 +303,21 @@ cdef inline void gradient_rows(
 ) noexcept nogil:
     # n lanes of some rows
     cdef Py_ssize_t lanes = p.layout.lanes
+    cdef Py_ssize_t stride = p.layout.stride
     cdef Py_ssize_t r, at
-    if n == NARROW and not p.constant and mask == NULL and not cold:
-        narrow_gradients(dy, x, dx, parameters, lanes, rows)
-        return
     for r in range(rows):
         at = r * lanes
         if p.constant:
             if cold:
-                gradient_row(dy + at, x + at, dx + at, NULL, parameters, lanes, n, True, True)
+                gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, True, True)
             else:
-                gradient_row(dy + at, x + at, dx + at, NULL, parameters, lanes, n, True, False)
+                gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, True, False)
         elif mask != NULL:
-            gradient_row(dy + at, x + at, dx + at, mask + at, parameters, lanes, n, False, True)
+            gradient_row(dy + at, x + at, dx + at, mask + at, parameters, stride, n, False, True)
         elif cold:
-            gradient_row(dy + at, x + at, dx + at, NULL, parameters, lanes, n, False, True)
+            gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, False, True)
         else:
-            gradient_row(dy + at, x + at, dx + at, NULL, parameters, lanes, n, False, False)
+            gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, False, False)
 
 
 # ---- both: the rows of a span ----------------------------------------------------------------------------------------
@@ -268,12 +328,12 @@ cdef inline void span_rows(
     # a few rows at a time: their sums, their gradients, or one after the other
     cdef Layout* layout = &p.layout
     cdef Py_ssize_t kinds = sums_of(x[0])
-    cdef double* totals = p.sums + (span.outer * layout.blocks + span.block) * kinds * layout.lanes
+    cdef double* totals = p.sums + (span.outer * layout.blocks + span.block) * kinds * layout.stride
     cdef Py_ssize_t q
     cdef Py_ssize_t row = span.first_row
     if sums:
         for q in range(kinds):
-            memset(totals + q * layout.lanes + span.first_lane, 0, (span.last_lane - span.first_lane) * sizeof(double))
+            memset(totals + q * layout.stride + span.first_lane, 0, (span.last_lane - span.first_lane) * sizeof(double))
     while row < span.last_row:
         some_rows(
             p, span, dy, x, dx, row, min(layout.sum_rows, span.last_row - row), span.last_lane, sums, gradients, totals)
@@ -290,10 +350,10 @@ cdef inline void some_rows(
     cdef Py_ssize_t lanes = p.layout.lanes
     cdef Py_ssize_t first = span.first_lane
     cdef Py_ssize_t at = span.outer * p.layout.size + row * lanes
-    cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * lanes
+    cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * p.layout.stride
     cdef bint cold = p.scaled[span.unit]
     if sums:
-        sum_rows(dy + at, x + at, parameters, lanes, rows, first, last, cold, totals)
+        sum_rows(dy + at, x + at, parameters, &p.layout, rows, first, last, cold, totals)
     if gradients:
         at += first
         gradient_rows(
@@ -306,7 +366,7 @@ cdef inline void some_rows(
 cdef void prepare_task(void* arguments, Py_ssize_t number) noexcept nogil:
     cdef Backward* p = <Backward*>arguments
     cdef Unit unit = unit_of(&p.layout, &p.view, number)
-    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.lanes
+    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.stride
     if p.double_precision:
         prepare(p, number, &unit, <double*>p.parameters + at)
     else:
@@ -326,7 +386,7 @@ cdef void sum_task(void* arguments, Py_ssize_t task) noexcept nogil:
 cdef void close_task(void* arguments, Py_ssize_t number) noexcept nogil:
     cdef Backward* p = <Backward*>arguments
     cdef Unit unit = unit_of(&p.layout, &p.view, number)
-    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.lanes
+    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.stride
     if p.double_precision:
         close_unit(p, &unit, <double*>p.parameters + at)
     else:
@@ -345,15 +405,16 @@ cdef void gradient_task(void* arguments, Py_ssize_t task) noexcept nogil:
 cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
     # all steps of one unit
     cdef Backward* p = <Backward*>arguments
-    cdef Py_ssize_t blocks = p.layout.blocks
+    cdef Py_ssize_t first = number * p.layout.blocks
+    cdef Py_ssize_t last = first + p.layout.blocks
     cdef Py_ssize_t task
     prepare_task(p, number)
-    for task in range(number * blocks, (number + 1) * blocks):
+    for task in range(first, last):
         sum_task(p, task)
     if p.summed:
         close_task(p, number)
     if not p.constant:
-        for task in range((number + 1) * blocks - 1, number * blocks - 1, -1):     # the caches hold the last ones
+        for task in range(last - 1, first - 1, -1):
             gradient_task(p, task)
 
 
@@ -383,14 +444,18 @@ cdef inline void reduce_columns(Backward* p, floating* dweight, floating* dbias)
 cdef void run_backward(Backward* p) noexcept nogil:
     cdef Py_ssize_t units = p.layout.outer * p.layout.panels
     cdef Py_ssize_t tasks = units * p.layout.blocks
+    cdef Py_ssize_t number
     cdef double bytes = 1.0 * p.layout.outer * p.layout.size * (8 if p.double_precision else 4)
     if units >= 2 * team_size(units, 3 * bytes) or p.layout.blocks == 1:
         parallel_for(unit_task, p, units, 3 * bytes)
     else:
-        parallel_for(prepare_task, p, units, 0)
-        parallel_for(sum_task, p, tasks, (3 if p.constant else 2) * bytes)
+        # a few units of many blocks
+        for number in range(units):
+            prepare_task(p, number)
+        parallel_for(sum_task, p, tasks, 2 * bytes)
         if p.summed:
-            parallel_for(close_task, p, units, 0)
+            for number in range(units):
+                close_task(p, number)
         if not p.constant:
             parallel_back(gradient_task, p, tasks, 3 * bytes)
     if p.dweight != NULL and p.double_precision:
@@ -404,6 +469,9 @@ cdef void run_backward(Backward* p) noexcept nogil:
 cdef int backward(const Call* call) noexcept nogil:
     cdef Backward p
     cdef Py_ssize_t kinds = SUMS if call.double_precision else FIRST_LOW
+    cdef size_t sums, parameters, totals, units
+    cdef char* scratch
+    cdef char* rest
     p.view = call.view
     p.layout = layout_of(&p.view)
     p.dy, p.x, p.dx, p.weight, p.mask = call.dy, call.x, call.y, call.weight, call.mask
@@ -411,23 +479,21 @@ cdef int backward(const Call* call) noexcept nogil:
     p.dweight, p.dbias = call.dweight, call.dbias
     p.centered, p.constant, p.double_precision = call.centered, call.given, call.double_precision
     p.summed = p.dweight != NULL or not p.constant
-    p.sums = <double*>malloc(p.layout.outer * p.layout.blocks * kinds * p.layout.lanes * sizeof(double))
-    p.parameters = malloc(p.layout.outer * PARAMETERS * p.layout.lanes * (8 if p.double_precision else 4))
-    p.columns = <double*>malloc(p.layout.outer * kinds * p.layout.columns * sizeof(double))
-    p.scaled = <unsigned char*>malloc(p.layout.outer * p.layout.panels)
-    if p.sums == NULL or p.parameters == NULL or p.columns == NULL or p.scaled == NULL:
-        free_scratch(&p)
+    units = p.layout.outer * p.layout.panels
+    sums = p.layout.outer * p.layout.blocks * kinds * p.layout.stride * sizeof(double)
+    parameters = p.layout.outer * PARAMETERS * p.layout.stride * (8 if p.double_precision else 4)
+    totals = p.layout.outer * kinds * p.layout.columns * sizeof(double)
+    scratch = <char*>malloc(whole_lines(sums) + whole_lines(parameters) + whole_lines(totals) + units + LINE)
+    if scratch == NULL:
         return -1
+    rest = scratch
+    p.sums = <double*>carve(&rest, sums)
+    p.parameters = carve(&rest, parameters)
+    p.columns = <double*>carve(&rest, totals)
+    p.scaled = <unsigned char*>carve(&rest, units)
     run_backward(&p)
-    free_scratch(&p)
+    free(scratch)
     return 0
-
-
-cdef void free_scratch(Backward* p) noexcept nogil:
-    free(p.sums)
-    free(p.parameters)
-    free(p.columns)
-    free(p.scaled)
 
 
 columns_backward = offer(backward)

@@ -8,11 +8,14 @@ Design
       standard deviations off; a group where it lies farther is summed again around its mean.
   (C) y = fma(x − shift, factor, offset) with factor = rstd·weight and offset = bias − lo·factor, both rounded once: two
       operations and three parameters for each element.
-  (D) Sums take a few rows at a time, strip by strip: memory is read in long runs, and the sums of a strip stay in
-      registers. The last strip starts early where there is room, and its first lanes are left out. Results are
-      written row by row: more streams at a time were slower. Rows of NARROW lanes keep their parameters in registers.
+  (D) Sums take some rows at a time, strip by strip: memory is read in long runs, and the sums of a strip stay in
+      registers. What is left of a row beside whole strips goes in slim ones, the last of which starts early where there
+      is room; its first lanes are left out. Results are written row by row: more streams at a time were slower.
   (E) With many units, each is one task and its data stays in that core's cache between the passes; with few, blocks
-      are shared out pass by pass, the second pass beginning where the first ended. The bits are the same.
+      are shared out pass by pass; in the second each thread begins where it ended in the first. What lies between the
+      passes is done by the calling thread: it takes less time than waking the others. The bits are the same.
+  (F) Groups of float data are closed SIDE at a time, as vectors: one by one, roots and quotients took as long as the
+      sums of fifty rows.
 """
 
 from cython cimport floating
@@ -21,15 +24,16 @@ from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    FIRST, FIRST_LOW, NARROW, SECOND, SECOND_LOW, STRIP, SUMS, Layout, Span, Unit, lane_total, layout_of,
-    merge_blocks, moderate, repeat, span_of, sums_of, unit_of,
+    FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, fold_lanes, lane_sum,
+    layout_of, load_groups, merge_blocks, repeat, span_of, strip_of, sums_of, unit_of, whole_lines,
+    widen,
 )
 from fastnn._kernels.fused cimport multiply_add
-from fastnn._kernels.inlining cimport inlined
-from fastnn._kernels.lanes cimport add_product, add_term, dd, exact_deviation, join
+from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.lanes cimport add_product, add_term, dd, join, wide_deviation
 from fastnn._kernels.norm cimport (
-    AGAIN, COLD, DISTANT, Group, Population, Verdict, View, claim_lines, close_group, count_of, deviation,
-    first_counted, scale_of,
+    AGAIN, COLD, DISTANT, LINE, SIDE, Group, Moments, Population, Settled, Verdict, View, claim_lines, close_group,
+    count_of, deviation, find_moments, find_scales, first_counted, scale_of, settle,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 
@@ -51,10 +55,10 @@ cdef struct Forward:
     bint distant                # the result does not fit a near cache and is written in a second pass
     Group* groups               # IN if given, else OUT; (O · S)
     Population* population      # OUT  (O · S) or NULL
-    Group* own_groups           # scratch for groups that nobody keeps, or NULL
-    double* sums                # scratch (O, blocks, rows of sums, lanes): Σ, Σ²
-    void* parameters            # scratch (O, PARAMETERS, lanes), see below
+    double* sums                # scratch (O, blocks, rows of sums, stride): Σ, Σ²
+    void* parameters            # scratch (O, PARAMETERS, stride), see below
     unsigned char* states       # scratch (units), see below
+    unsigned char* attempts     # scratch (units): sums closed so far
 
 # Rows of parameters: the first two steer the sums, then all of them the result.
 cdef enum:
@@ -69,8 +73,8 @@ cdef enum:
     ATTEMPTS = 3
     # A shift may be the root of this many standard deviations off: of the 53 bits of a sum it costs ten.
     FAR = 1024
-    # narrow rows between the one that is written and the one whose lines are claimed
-    AHEAD = 4
+    # elements that are read before any of them is written
+    CHUNK = 64
 
 # What is known of a unit; a set of bits.
 cdef enum State:
@@ -83,34 +87,45 @@ cdef enum State:
 cdef inline void set_shift(
     Forward* p, Py_ssize_t group, floating* parameters, floating shift, floating scale,
 ) noexcept nogil:
-    cdef Py_ssize_t lanes = p.layout.lanes
+    cdef Py_ssize_t stride = p.layout.stride
     cdef Py_ssize_t lane = group * p.view.inner
     cdef Py_ssize_t i
-    while lane < lanes:
+    while lane < p.layout.lanes:
         for i in range(lane, lane + p.view.inner):
-            parameters[SHIFT * lanes + i] = shift
-            parameters[SCALE * lanes + i] = scale
+            parameters[SHIFT * stride + i] = shift
+            parameters[SCALE * stride + i] = scale
         lane += p.layout.columns
 
 
 cdef inline void start_unit(
     Forward* p, Unit* unit, const floating* x, const unsigned char* mask, floating* parameters,
 ) noexcept nogil:
-    cdef Py_ssize_t s, at
-    for s in range(unit.first_group, unit.last_group):
-        at = s * p.view.inner
-        if p.centered:
-            set_shift(p, s, parameters, first_counted(x + at, mask + at if mask != NULL else NULL, &p.view), 1)
-        else:
-            set_shift(p, s, parameters, <floating>0, 1)
+    cdef floating* shift = parameters + SHIFT * p.layout.stride
+    cdef floating* scale = parameters + SCALE * p.layout.stride
+    cdef Py_ssize_t inner = p.view.inner
+    cdef Py_ssize_t s, i
+    if mask != NULL and p.centered:
+        for s in range(unit.first_group, unit.last_group):
+            set_shift(p, s, parameters, first_counted(x + s * inner, mask + s * inner, &p.view), 1)
+        return
+    for i in range(unit.first_lane, unit.last_lane):
+        shift[i] = x[i] if p.centered else 0
+        scale[i] = 1
+    if p.centered and inner > 1:
+        for s in range(unit.first_group, unit.last_group):
+            for i in range(s * inner + 1, (s + 1) * inner):
+                shift[i] = shift[s * inner]
+    repeat(&p.layout, unit, parameters, SHIFT, FACTOR)
 
 
 cdef inline inlined strip_sums(
-    const floating* x, const unsigned char* mask, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
+    const floating* x, const unsigned char* mask, const floating* parameters, Layout* layout, Py_ssize_t rows,
     Py_ssize_t skip, Py_ssize_t width, bint cold, double* totals,
 ) noexcept nogil:
-    # some rows, added to totals (rows of sums, lanes) from lane `skip` on; `cold` is a constant where this is inlined:
-    # without it every scale is 1
+    # some rows, added to totals (rows of sums, stride) from lane `skip` on; `width` and `cold` are constants where this
+    # is inlined: without `cold` every scale is 1
+    cdef Py_ssize_t stride = layout.stride
+    cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t j
     cdef dd d
     cdef double sums[STRIP]
@@ -119,17 +134,19 @@ cdef inline inlined strip_sums(
     cdef double squares_low[STRIP]
     cdef double shift[STRIP]
     cdef double scale[STRIP]
+    cdef double wide[STRIP]
+    widen(parameters + SHIFT * stride, shift, width)
+    widen(parameters + SCALE * stride, scale, width)
     for j in range(width):
-        shift[j] = parameters[SHIFT * lanes + j]
-        scale[j] = parameters[SCALE * lanes + j]
-        sums[j] = totals[FIRST * lanes + j]
-        squares[j] = totals[SECOND * lanes + j]
+        sums[j] = totals[FIRST * stride + j]
+        squares[j] = totals[SECOND * stride + j]
         if floating is double:
-            sums_low[j] = totals[FIRST_LOW * lanes + j]
-            squares_low[j] = totals[SECOND_LOW * lanes + j]
+            sums_low[j] = totals[FIRST_LOW * stride + j]
+            squares_low[j] = totals[SECOND_LOW * stride + j]
     while rows > 0:
+        widen(x, wide, width)
         for j in range(width):
-            d = exact_deviation(x[j], shift[j], scale[j], cold)
+            d = wide_deviation(wide[j], shift[j], scale[j], cold, x[0])
             if mask != NULL and mask[j] == 0:
                 d.high = 0
                 d.low = 0
@@ -140,208 +157,321 @@ cdef inline inlined strip_sums(
             mask += lanes
         rows -= 1
     for j in range(skip, width):
-        totals[FIRST * lanes + j] = sums[j]
-        totals[SECOND * lanes + j] = squares[j]
+        totals[FIRST * stride + j] = sums[j]
+        totals[SECOND * stride + j] = squares[j]
         if floating is double:
-            totals[FIRST_LOW * lanes + j] = sums_low[j]
-            totals[SECOND_LOW * lanes + j] = squares_low[j]
+            totals[FIRST_LOW * stride + j] = sums_low[j]
+            totals[SECOND_LOW * stride + j] = squares_low[j]
 
 
 cdef inline void sum_rows(
-    const floating* x, const unsigned char* mask, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows,
+    const floating* x, const unsigned char* mask, const floating* parameters, Layout* layout, Py_ssize_t rows,
     Py_ssize_t first, Py_ssize_t last, bint cold, double* totals,
 ) noexcept nogil:
     # lanes first … last − 1 of some rows
-    cdef Py_ssize_t start, width
+    cdef Py_ssize_t strip = strip_of(x[0])
     cdef Py_ssize_t at = first
+    cdef Py_ssize_t start
+    if mask == NULL and not cold:
+        while last - at >= strip:
+            strip_sums(x + at, NULL, parameters + at, layout, rows, 0, strip_of(x[0]), False, totals + at)
+            at += strip
     while at < last:
-        start = at if last - at >= STRIP else max(first, last - STRIP)
-        width = min(<Py_ssize_t>STRIP, last - start)
-        if width < STRIP or mask != NULL or cold:
+        start = min(at, max(first, last - SLIM))
+        if last - start < SLIM:
             strip_sums(
-                x + start, mask + start if mask != NULL else NULL, parameters + start, lanes, rows, at - start, width,
+                x + start, mask + start if mask != NULL else NULL, parameters + start, layout, rows, 0, last - start,
                 True, totals + start)
-        elif at > start:
-            strip_sums(x + start, NULL, parameters + start, lanes, rows, at - start, STRIP, False, totals + start)
+        elif mask != NULL or cold:
+            strip_sums(
+                x + start, mask + start if mask != NULL else NULL, parameters + start, layout, rows, at - start, SLIM,
+                True, totals + start)
         else:
-            strip_sums(x + start, NULL, parameters + start, lanes, rows, 0, STRIP, False, totals + start)
-        at += STRIP
+            strip_sums(x + start, NULL, parameters + start, layout, rows, at - start, SLIM, False, totals + start)
+        at = start + SLIM
 
 
 cdef inline void sum_span(Forward* p, Span* span, const floating* x) noexcept nogil:
     cdef Layout* layout = &p.layout
     cdef Py_ssize_t lanes = layout.lanes
+    cdef Py_ssize_t stride = layout.stride
     cdef Py_ssize_t base = span.outer * layout.size
     cdef const unsigned char* mask = p.mask + base if p.mask != NULL else NULL
-    cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * lanes
+    cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * stride
     cdef bint cold = p.states[span.unit] & SCALED
     cdef Py_ssize_t kinds = sums_of(x[0])
-    cdef double* totals = p.sums + (span.outer * layout.blocks + span.block) * kinds * lanes
+    cdef double* totals = p.sums + (span.outer * layout.blocks + span.block) * kinds * stride
     cdef Py_ssize_t row, q
     x += base
     for q in range(kinds):
-        memset(totals + q * lanes + span.first_lane, 0, (span.last_lane - span.first_lane) * sizeof(double))
+        memset(totals + q * stride + span.first_lane, 0, (span.last_lane - span.first_lane) * sizeof(double))
     row = span.first_row
     while row < span.last_row:
         sum_rows(
-            x + row * lanes, mask + row * lanes if mask != NULL else NULL, parameters, lanes,
+            x + row * lanes, mask + row * lanes if mask != NULL else NULL, parameters, layout,
             min(layout.sum_rows, span.last_row - row), span.first_lane, span.last_lane, cold, totals)
         row += layout.sum_rows
     if span.last_rest > span.first_lane:
         row = layout.rows
         sum_rows(
-            x + row * lanes, mask + row * lanes if mask != NULL else NULL, parameters, lanes, 1, span.first_lane,
+            x + row * lanes, mask + row * lanes if mask != NULL else NULL, parameters, layout, 1, span.first_lane,
             span.last_rest, cold, totals)
 
 
-cdef inline bint is_far(dd s1, dd s2, double n) noexcept nogil:
-    cdef double lo = s1.high / n
-    return lo * lo > FAR * (s2.high / n - lo * lo)
+cdef inline bint is_far(double lo, double variance) noexcept nogil:
+    return lo * lo > FAR * variance
+
+
+cdef inline dd group_total(
+    const double* high, const double* low, Py_ssize_t first, Py_ssize_t last, floating example,
+) noexcept nogil:
+    # the columns of one group, in order
+    cdef dd total = lane_sum(high, low, first, example)
+    cdef Py_ssize_t j
+    for j in range(first + 1, last):
+        total = join(total, lane_sum(high, low, j, example), example)
+    return total
+
+
+cdef inline apart settle_side(
+    const double* s1, const double* s2, const double* n, double eps, bint centered, const double* shift,
+    Moments* moments, Settled* settled, bint* far,
+) noexcept nogil:
+    # SIDE groups, as vectors; whether the shift of any was far from the mean
+    cdef Py_ssize_t j
+    cdef Py_ssize_t count = 0
+    for j in range(SIDE):
+        settled.scale[j] = 1
+    find_moments(s1, s2, n, eps, centered, shift, moments)
+    if not settle(moments, settled):
+        find_scales(moments, settled)
+        settle(moments, settled)
+    for j in range(SIDE):
+        count += is_far(moments.mean[j] - shift[j], moments.variance[j])
+    far[0] = centered and count > 0
+
+
+cdef inline int close_floats(
+    Forward* p, Unit* unit, const unsigned char* mask, const double* s1, const double* s2, float* parameters,
+    Group* groups, Population* population,
+) noexcept nogil:
+    # Sums of float data in double precision leave no range; a shift far from the mean is all that can happen to them.
+    cdef Py_ssize_t inner = p.view.inner
+    cdef Py_ssize_t stride = p.layout.stride
+    cdef double n[SIDE]
+    cdef double shift[SIDE]
+    cdef double t1[SIDE]
+    cdef double t2[SIDE]
+    cdef Moments moments
+    cdef Settled settled
+    cdef Py_ssize_t s, j, count
+    cdef bint far
+    cdef int state = 0
+    for j in range(SIDE):
+        n[j] = <double>(p.view.reduced * inner)
+        t1[j] = t2[j] = shift[j] = 0
+    s = unit.first_group
+    while s < unit.last_group:
+        count = min(<Py_ssize_t>SIDE, unit.last_group - s)
+        for j in range(count):
+            t1[j] = group_total(s1, NULL, (s + j) * inner, (s + j + 1) * inner, parameters[0]).high
+            t2[j] = group_total(s2, NULL, (s + j) * inner, (s + j + 1) * inner, parameters[0]).high
+            shift[j] = parameters[SHIFT * stride + (s + j) * inner]
+        if mask != NULL:
+            for j in range(count):
+                n[j] = <double>count_of(mask + (s + j) * inner, &p.view)
+        settle_side(t1, t2, n, p.eps, p.centered, shift, &moments, &settled, &far)
+        for j in range(count):
+            groups[s + j].shift = settled.shift[j]
+            groups[s + j].lo = settled.lo[j]
+            groups[s + j].rstd = settled.rstd[j]
+            groups[s + j].scale = settled.scale[j]
+        if population != NULL:
+            for j in range(count):
+                population[s + j].mean = moments.mean[j]
+                population[s + j].variance = moments.variance[j]
+                population[s + j].count = n[j]
+        if mask != NULL:
+            for j in range(count):
+                if n[j] == 0:
+                    clear_group(groups + s + j, population + s + j if population != NULL else NULL)
+        if far:
+            for j in range(count):
+                if is_far(moments.mean[j] - shift[j], moments.variance[j]):
+                    set_shift(p, s + j, parameters, <float>moments.mean[j], <float>1)
+                    state = UNDECIDED
+        s += SIDE
+    return state
+
+
+cdef inline void clear_group(Group* group, Population* population) noexcept nogil:
+    # nothing counts: x̂ = 0 and no gradient
+    group.shift = group.lo = group.rstd = 0
+    group.scale = 1
+    if population != NULL:
+        population.mean = population.variance = population.count = 0
+
+
+cdef inline int close_doubles(
+    Forward* p, Unit* unit, const double* x, const unsigned char* mask, const double* sums, double* parameters,
+    Group* groups, Population* population,
+) noexcept nogil:
+    cdef Py_ssize_t inner = p.view.inner
+    cdef Py_ssize_t stride = p.layout.stride
+    cdef const unsigned char* group_mask = NULL
+    cdef Py_ssize_t s, at
+    cdef dd s1, s2
+    cdef double n, scale
+    cdef Verdict verdict
+    cdef int state = 0
+    for s in range(unit.first_group, unit.last_group):
+        at = s * inner
+        s1 = group_total(sums + FIRST * stride, sums + FIRST_LOW * stride, at, at + inner, x[0])
+        s2 = group_total(sums + SECOND * stride, sums + SECOND_LOW * stride, at, at + inner, x[0])
+        if mask != NULL:
+            group_mask = mask + at
+        n = <double>count_of(group_mask, &p.view)
+        verdict = close_group(
+            s1, s2, n, p.eps, p.centered, parameters[SHIFT * stride + at], parameters[SCALE * stride + at], groups + s,
+            population + s if population != NULL else NULL)
+        if verdict == COLD:
+            scale = scale_of(x + at, group_mask, &p.view, p.eps)
+            set_shift(
+                p, s, parameters, first_counted(x + at, group_mask, &p.view) * scale if p.centered else 0, scale)
+            state |= UNDECIDED
+        elif verdict == AGAIN and is_far(s1.high / n, s2.high / n - (s1.high / n) * (s1.high / n)):
+            set_shift(p, s, parameters, groups[s].shift, parameters[SCALE * stride + at])
+            state |= UNDECIDED
+        if parameters[SCALE * stride + at] != 1:
+            state |= SCALED
+    return state
 
 
 cdef inline int close_unit(
     Forward* p, Unit* unit, const floating* x, const unsigned char* mask, floating* parameters,
 ) noexcept nogil:
     # sums → groups of one unit; a group to be summed once more gets another shift or another scale
-    cdef Py_ssize_t inner = p.view.inner
-    cdef Py_ssize_t lanes = p.layout.lanes
-    cdef const unsigned char* group_mask = NULL
-    cdef Group* group
-    cdef Population* population
-    cdef Py_ssize_t s, i, at
-    cdef dd s1, s2
-    cdef double n, scale
-    cdef Verdict verdict
-    cdef int state = 0
+    cdef Py_ssize_t stride = p.layout.stride
+    cdef double* sums = p.sums + unit.outer * p.layout.blocks * sums_of(x[0]) * stride
+    cdef Group* groups = p.groups + unit.outer * p.view.groups
+    cdef Population* population = p.population + unit.outer * p.view.groups if p.population != NULL else NULL
     merge_blocks(&p.layout, unit, p.sums, x[0])
-    for s in range(unit.first_group, unit.last_group):
-        at = s * inner
-        s1 = lane_total(&p.layout, p.sums, unit.outer, at, FIRST, x[0])
-        s2 = lane_total(&p.layout, p.sums, unit.outer, at, SECOND, x[0])
-        for i in range(at + 1, at + inner):
-            s1 = join(s1, lane_total(&p.layout, p.sums, unit.outer, i, FIRST, x[0]), x[0])
-            s2 = join(s2, lane_total(&p.layout, p.sums, unit.outer, i, SECOND, x[0]), x[0])
-        group = p.groups + unit.outer * p.view.groups + s
-        population = p.population + unit.outer * p.view.groups + s if p.population != NULL else NULL
-        if mask != NULL:
-            group_mask = mask + at
-        n = <double>count_of(group_mask, &p.view)
-        verdict = close_group(
-            s1, s2, n, p.eps, p.centered, parameters[SHIFT * lanes + at], <double>parameters[SCALE * lanes + at],
-            group, population)
-        if verdict == COLD:
-            scale = scale_of(x + at, group_mask, &p.view, p.eps)
-            set_shift(
-                p, s, parameters, <floating>(first_counted(x + at, group_mask, &p.view) * scale if p.centered else 0),
-                <floating>scale)
-            state |= UNDECIDED
-        elif verdict == AGAIN and is_far(s1, s2, n):
-            set_shift(p, s, parameters, <floating>group.shift, parameters[SCALE * lanes + at])
-            state |= UNDECIDED
-        if parameters[SCALE * lanes + at] != 1:
-            state |= SCALED
-    return state
+    fold_lanes(&p.layout, unit, p.sums, x[0])
+    if floating is float:
+        return close_floats(
+            p, unit, mask, sums + FIRST * stride, sums + SECOND * stride, parameters, groups, population)
+    else:
+        return close_doubles(p, unit, x, mask, sums, parameters, groups, population)
 
 
 # ---- applying them ---------------------------------------------------------------------------------------------------
 
 cdef inline int prepare(Forward* p, Unit* unit, floating* parameters) noexcept nogil:
     # groups → parameters of one unit; whether a scale is not 1
-    cdef Py_ssize_t lanes = p.layout.lanes
-    cdef const floating* weight = <const floating*>p.weight
-    cdef const floating* bias = <const floating*>p.bias
-    cdef Group group
-    cdef Py_ssize_t s, j
-    cdef double factor
+    cdef const Group* groups = p.groups + unit.outer * p.view.groups
+    cdef Settled loaded
+    cdef Py_ssize_t count
+    cdef Py_ssize_t s = unit.first_group
     cdef int state = 0
-    for s in range(unit.first_group, unit.last_group):
-        group = moderate(p.groups + unit.outer * p.view.groups + s, parameters[0])
-        if group.scale != 1:
+    while s < unit.last_group:
+        count = min(<Py_ssize_t>SIDE, unit.last_group - s)
+        if load_groups(groups + s, count, &loaded, parameters[0]):
             state = SCALED
-        for j in range(s * p.view.inner, (s + 1) * p.view.inner):
-            factor = group.rstd * weight[j] if weight != NULL else group.rstd
-            parameters[SHIFT * lanes + j] = <floating>group.shift
-            parameters[SCALE * lanes + j] = <floating>group.scale
-            parameters[FACTOR * lanes + j] = <floating>factor
-            parameters[OFFSET * lanes + j] = <floating>((bias[j] if bias != NULL else 0) - group.lo * factor)
+        if p.view.inner == 1 and count == SIDE:
+            set_lines(p, s, SIDE, 1, &loaded, parameters)
+        else:
+            set_lines(p, s, count, p.view.inner, &loaded, parameters)
+        s += SIDE
     repeat(&p.layout, unit, parameters, SHIFT, PARAMETERS)
     return state
 
 
-cdef inline inlined apply_row(
-    const floating* x, floating* y, const floating* parameters, Py_ssize_t lanes, Py_ssize_t n, bint cold,
+cdef inline inlined set_lines(
+    Forward* p, Py_ssize_t group, Py_ssize_t count, Py_ssize_t inner, Settled* loaded, floating* parameters,
 ) noexcept nogil:
-    # n lanes; `cold` is a constant where this is inlined: without it every scale is 1
-    cdef const floating* shift = parameters + SHIFT * lanes
-    cdef const floating* scale = parameters + SCALE * lanes
-    cdef const floating* factor = parameters + FACTOR * lanes
-    cdef const floating* offset = parameters + OFFSET * lanes
+    # the parameters of `count` groups from `group` on
+    cdef const floating* weight = <const floating*>p.weight
+    cdef const floating* bias = <const floating*>p.bias
+    cdef floating* shift = parameters + SHIFT * p.layout.stride
+    cdef floating* scale = parameters + SCALE * p.layout.stride
+    cdef floating* factor = parameters + FACTOR * p.layout.stride
+    cdef floating* offset = parameters + OFFSET * p.layout.stride
+    cdef Py_ssize_t j, i, c
+    cdef double f
+    for j in range(count):
+        for i in range(inner):
+            c = (group + j) * inner + i
+            f = loaded.rstd[j] * weight[c] if weight != NULL else loaded.rstd[j]
+            shift[c] = <floating>loaded.shift[j]
+            scale[c] = <floating>loaded.scale[j]
+            factor[c] = <floating>f
+            offset[c] = <floating>((bias[c] if bias != NULL else 0) - loaded.lo[j] * f)
+
+
+cdef inline inlined apply_chunk(
+    const floating* x, floating* y, const floating* parameters, Py_ssize_t stride, Py_ssize_t n, bint cold,
+) noexcept nogil:
+    # up to CHUNK elements, read before any is written: x may be y, and the compiler needs no test of overlap. `n` and
+    # `cold` are constants where this is inlined: without `cold` every scale is 1
+    cdef floating out[CHUNK]
     cdef Py_ssize_t j
     for j in range(n):
-        y[j] = multiply_add(deviation(x[j], shift[j], scale[j], cold), factor[j], offset[j])
+        out[j] = multiply_add(
+            deviation(x[j], parameters[SHIFT * stride + j], parameters[SCALE * stride + j], cold),
+            parameters[FACTOR * stride + j], parameters[OFFSET * stride + j])
+    for j in range(n):
+        y[j] = out[j]
 
 
-cdef inline inlined apply_narrow(
-    const floating* x, floating* y, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows, bint distant,
+cdef inline inlined apply_row(
+    const floating* x, floating* y, const floating* parameters, Py_ssize_t stride, Py_ssize_t n, bint cold,
 ) noexcept nogil:
-    # NARROW lanes of some rows, every scale being 1
-    cdef Py_ssize_t j
-    cdef floating d[NARROW]
-    cdef floating shift[NARROW]
-    cdef floating factor[NARROW]
-    cdef floating offset[NARROW]
-    for j in range(NARROW):
-        shift[j] = parameters[SHIFT * lanes + j]
-        factor[j] = parameters[FACTOR * lanes + j]
-        offset[j] = parameters[OFFSET * lanes + j]
-    while rows > 0:
-        if distant and rows > AHEAD:
-            claim_lines(y + AHEAD * lanes, NARROW)
-        # in two loops: y may be x
-        for j in range(NARROW):
-            d[j] = deviation(x[j], shift[j], shift[j], False)
-        for j in range(NARROW):
-            y[j] = multiply_add(d[j], factor[j], offset[j])
-        x += lanes
-        y += lanes
-        rows -= 1
+    cdef Py_ssize_t j = 0
+    while n - j >= CHUNK:
+        apply_chunk(x + j, y + j, parameters + j, stride, CHUNK, cold)
+        j += CHUNK
+    while n - j >= SLIM:
+        apply_chunk(x + j, y + j, parameters + j, stride, SLIM, cold)
+        j += SLIM
+    if j < n and n >= SLIM and x != y:      # the last elements, some of them a second time
+        j = n - SLIM
+        apply_chunk(x + j, y + j, parameters + j, stride, SLIM, cold)
+        return
+    while j < n:
+        apply_chunk(x + j, y + j, parameters + j, stride, 1, cold)
+        j += 1
 
 
 cdef inline void apply_rows(
-    const floating* x, floating* y, const floating* parameters, Py_ssize_t lanes, Py_ssize_t rows, Py_ssize_t n,
+    const floating* x, floating* y, const floating* parameters, Layout* layout, Py_ssize_t rows, Py_ssize_t n,
     bint cold, bint distant,
 ) noexcept nogil:
     # n lanes of some rows
+    cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t r, at
-    if n == NARROW and not cold:
-        apply_narrow(x, y, parameters, lanes, rows, distant)
-        return
     for r in range(rows):
         at = r * lanes
         if distant and r + 1 < rows:
             claim_lines(y + at + lanes, n)
         if cold:
-            apply_row(x + at, y + at, parameters, lanes, n, True)
-        elif x == y:
-            # written so, the compiler sees that each element depends on itself only
-            apply_row(y + at, y + at, parameters, lanes, n, False)
+            apply_row(x + at, y + at, parameters, layout.stride, n, True)
         else:
-            apply_row(x + at, y + at, parameters, lanes, n, False)
+            apply_row(x + at, y + at, parameters, layout.stride, n, False)
 
 
 cdef inline void apply_span(Forward* p, Span* span, const floating* x, floating* y) noexcept nogil:
     cdef Layout* layout = &p.layout
     cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t first = span.first_lane
-    cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * lanes + first
+    cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * layout.stride + first
     cdef bint cold = p.states[span.unit] & SCALED
     cdef Py_ssize_t base = span.outer * layout.size + first
     cdef Py_ssize_t at = base + span.first_row * lanes
     apply_rows(
-        x + at, y + at, parameters, lanes, span.last_row - span.first_row, span.last_lane - first, cold, p.distant)
+        x + at, y + at, parameters, layout, span.last_row - span.first_row, span.last_lane - first, cold, p.distant)
     if span.last_rest > first:
         at = base + layout.rows * lanes
-        apply_rows(x + at, y + at, parameters, lanes, 1, span.last_rest - first, cold, False)
+        apply_rows(x + at, y + at, parameters, layout, 1, span.last_rest - first, cold, False)
 
 
 # ---- tasks: each step of one unit or of one block of it --------------------------------------------------------------
@@ -349,10 +479,11 @@ cdef inline void apply_span(Forward* p, Span* span, const floating* x, floating*
 cdef void start_task(void* arguments, Py_ssize_t number) noexcept nogil:
     cdef Forward* p = <Forward*>arguments
     cdef Unit unit = unit_of(&p.layout, &p.view, number)
-    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.lanes
+    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.stride
     cdef Py_ssize_t base = unit.outer * p.layout.size
     cdef const unsigned char* mask = p.mask + base if p.mask != NULL else NULL
     p.states[number] = UNDECIDED
+    p.attempts[number] = 0
     if p.double_precision:
         start_unit(p, &unit, <const double*>p.x + base, mask, <double*>p.parameters + at)
     else:
@@ -371,23 +502,24 @@ cdef void sum_task(void* arguments, Py_ssize_t task) noexcept nogil:
 
 
 cdef void close_task(void* arguments, Py_ssize_t number) noexcept nogil:
+    # sums, if there are any, → groups → parameters, unless sums have to be taken once more
     cdef Forward* p = <Forward*>arguments
     cdef Unit unit = unit_of(&p.layout, &p.view, number)
-    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.lanes
+    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.stride
     cdef Py_ssize_t base = unit.outer * p.layout.size
     cdef const unsigned char* mask = p.mask + base if p.mask != NULL else NULL
-    if not p.states[number] & UNDECIDED:
-        return
-    if p.double_precision:
-        p.states[number] = close_unit(p, &unit, <const double*>p.x + base, mask, <double*>p.parameters + at)
-    else:
-        p.states[number] = close_unit(p, &unit, <const float*>p.x + base, mask, <float*>p.parameters + at)
-
-
-cdef void prepare_task(void* arguments, Py_ssize_t number) noexcept nogil:
-    cdef Forward* p = <Forward*>arguments
-    cdef Unit unit = unit_of(&p.layout, &p.view, number)
-    cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.lanes
+    cdef int state = 0
+    if not p.given:
+        if not p.states[number] & UNDECIDED:
+            return
+        if p.double_precision:
+            state = close_unit(p, &unit, <const double*>p.x + base, mask, <double*>p.parameters + at)
+        else:
+            state = close_unit(p, &unit, <const float*>p.x + base, mask, <float*>p.parameters + at)
+        p.attempts[number] += 1
+        if state & UNDECIDED and p.attempts[number] < ATTEMPTS:
+            p.states[number] = state
+            return
     if p.double_precision:
         p.states[number] = prepare(p, &unit, <double*>p.parameters + at)
     else:
@@ -406,35 +538,42 @@ cdef void apply_task(void* arguments, Py_ssize_t task) noexcept nogil:
 cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
     # all steps of one unit
     cdef Forward* p = <Forward*>arguments
-    cdef Py_ssize_t blocks = p.layout.blocks
-    cdef Py_ssize_t task, _attempt
-    if not p.given:
+    cdef Py_ssize_t first = number * p.layout.blocks
+    cdef Py_ssize_t last = first + p.layout.blocks
+    cdef Py_ssize_t task
+    if p.given:
+        close_task(p, number)
+    else:
         start_task(p, number)
-        for _attempt in range(ATTEMPTS):
-            for task in range(number * blocks, (number + 1) * blocks):
+        while p.states[number] & UNDECIDED:
+            for task in range(first, last):
                 sum_task(p, task)
             close_task(p, number)
-    prepare_task(p, number)
-    for task in range((number + 1) * blocks - 1, number * blocks - 1, -1):     # the caches hold the last ones
+    for task in range(last - 1, first - 1, -1):
         apply_task(p, task)
 
 
 cdef void run_forward(Forward* p) noexcept nogil:
     cdef Py_ssize_t units = p.layout.outer * p.layout.panels
-    cdef Py_ssize_t _attempt
+    cdef Py_ssize_t tasks = units * p.layout.blocks
+    cdef Py_ssize_t number
     cdef double half = 1.0 * p.layout.outer * p.layout.size * (8 if p.double_precision else 4)
     p.distant = 2 * half >= DISTANT and p.x != p.y and not p.given
     if units >= 2 * team_size(units, 2 * half) or p.layout.blocks == 1:
         parallel_for(unit_task, p, units, 2 * half)
         return
-    if not p.given:
-        parallel_for(start_task, p, units, 0)
-        for _attempt in range(ATTEMPTS):
-            if undecided(p, units):
-                parallel_for(sum_task, p, units * p.layout.blocks, half)
-                parallel_for(close_task, p, units, 0)
-    parallel_for(prepare_task, p, units, 0)
-    parallel_back(apply_task, p, units * p.layout.blocks, 2 * half)
+    # a few units of many blocks
+    if p.given:
+        for number in range(units):
+            close_task(p, number)
+    else:
+        for number in range(units):
+            start_task(p, number)
+        while undecided(p, units):
+            parallel_for(sum_task, p, tasks, half)
+            for number in range(units):
+                close_task(p, number)
+    parallel_back(apply_task, p, tasks, half)
 
 
 cdef inline bint undecided(Forward* p, Py_ssize_t units) noexcept nogil:
@@ -450,30 +589,32 @@ cdef inline bint undecided(Forward* p, Py_ssize_t units) noexcept nogil:
 cdef int forward(const Call* call) noexcept nogil:
     cdef Forward p
     cdef Py_ssize_t kinds = SUMS if call.double_precision else FIRST_LOW
-    cdef Py_ssize_t groups = call.view.outer * call.view.groups
+    cdef size_t groups, sums, parameters, units
+    cdef char* scratch
+    cdef char* rest
     p.view = call.view
     p.layout = layout_of(&p.view)
     p.x, p.y, p.weight, p.bias, p.mask = call.x, call.y, call.weight, call.bias, call.mask
     p.eps, p.centered, p.given, p.double_precision = call.eps, call.centered, call.given, call.double_precision
     p.population = call.population
-    p.own_groups = <Group*>malloc(groups * sizeof(Group)) if call.groups == NULL else NULL
-    p.groups = call.groups if call.groups != NULL else p.own_groups
-    p.sums = <double*>malloc(p.layout.outer * p.layout.blocks * kinds * p.layout.lanes * sizeof(double))
-    p.parameters = malloc(p.layout.outer * PARAMETERS * p.layout.lanes * (8 if p.double_precision else 4))
-    p.states = <unsigned char*>malloc(p.layout.outer * p.layout.panels)
-    if p.groups == NULL or p.sums == NULL or p.parameters == NULL or p.states == NULL:
-        free_scratch(&p)
+    units = p.layout.outer * p.layout.panels
+    groups = p.view.outer * p.view.groups * sizeof(Group) if call.groups == NULL else 0
+    sums = p.layout.outer * p.layout.blocks * kinds * p.layout.stride * sizeof(double) if not p.given else 0
+    parameters = p.layout.outer * PARAMETERS * p.layout.stride * (8 if p.double_precision else 4)
+    scratch = <char*>malloc(whole_lines(groups) + whole_lines(sums) + whole_lines(parameters) + 2 * units + LINE)
+    if scratch == NULL:
         return -1
+    rest = scratch
+    p.groups = <Group*>carve(&rest, groups)         # that nobody keeps
+    if call.groups != NULL:
+        p.groups = call.groups
+    p.sums = <double*>carve(&rest, sums)
+    p.parameters = carve(&rest, parameters)
+    p.states = <unsigned char*>carve(&rest, 2 * units)
+    p.attempts = p.states + units
     run_forward(&p)
-    free_scratch(&p)
+    free(scratch)
     return 0
-
-
-cdef void free_scratch(Forward* p) noexcept nogil:
-    free(p.own_groups)
-    free(p.sums)
-    free(p.parameters)
-    free(p.states)
 
 
 columns_forward = offer(forward)

@@ -116,11 +116,15 @@ cdef inline void merge(floating* lanes, WideSum* total) noexcept nogil:
 # ---- terms and sums in twice the data's precision: float data in double, double data in double-double --------------
 
 cdef inline dd exact_deviation(floating x, double shift, double scale, bint cold) noexcept nogil:
-    # x·scale − shift; `cold` is a constant where this is inlined: without it scale is 1. Scaling by a power of two is
-    # exact, so the multiply-add rounds like the difference.
+    return wide_deviation(x, shift, scale, cold, x)
+
+
+cdef inline dd wide_deviation(double x, double shift, double scale, bint cold, floating example) noexcept nogil:
+    # x·scale − shift; `cold` is a constant where this is inlined: without it scale is 1. `example` tells whether x was
+    # a float: scaling by a power of two is exact, so the multiply-add rounds like the difference.
     cdef dd d
     if floating is float:
-        d.high = multiply_add(<double>x, scale, -shift) if cold else x - shift
+        d.high = multiply_add(x, scale, -shift) if cold else x - shift
         d.low = 0
         return d
     else:

@@ -19,6 +19,7 @@ cdef extern from *:
       #define fastnn_part_load_d8(x) _mm512_loadu_pd(x)
       #define fastnn_part_load_f16(x) _mm512_loadu_ps(x)
       #define fastnn_part_store(y, a) _mm512_storeu_ps(y, a)
+      #define fastnn_part_store_d8(y, a) _mm512_storeu_pd(y, a)
       #define fastnn_part_fma_d8(a, b, c) _mm512_fmadd_pd(a, b, c)
       #define fastnn_part_fma_f16(a, b, c) _mm512_fmadd_ps(a, b, c)
     #elif defined(__AVX__)
@@ -31,6 +32,7 @@ cdef extern from *:
       #define fastnn_part_load_d8(x) _mm256_loadu_pd(x)
       #define fastnn_part_load_f16(x) _mm256_loadu_ps(x)
       #define fastnn_part_store(y, a) _mm256_storeu_ps(y, a)
+      #define fastnn_part_store_d8(y, a) _mm256_storeu_pd(y, a)
       #define fastnn_part_fma_d8(a, b, c) _mm256_fmadd_pd(a, b, c)
       #define fastnn_part_fma_f16(a, b, c) _mm256_fmadd_ps(a, b, c)
     #else
@@ -45,6 +47,7 @@ cdef extern from *:
       #define fastnn_part_load_d8(x) (*(const fastnn_any_d8 *)(x))
       #define fastnn_part_load_f16(x) (*(const fastnn_any_f16 *)(x))
       #define fastnn_part_store(y, a) (*(fastnn_any_f16 *)(y) = (a))
+      #define fastnn_part_store_d8(y, a) (*(fastnn_any_d8 *)(y) = (a))
       #if defined(__ARM_FEATURE_FMA)
         #define FASTNN_ONE(f, k) f((a)[k], (b)[k], (c)[k])
         #define fastnn_part_fma_d8(a, b, c) (fastnn_part_d8){FASTNN_ONE(__builtin_fma, 0), FASTNN_ONE(__builtin_fma, 1)}
@@ -70,6 +73,7 @@ cdef extern from *:
     #define FASTNN_LOAD_f16(k) r.p##k = fastnn_part_load_f16(x + 2 * FASTNN_LANES_PART * k);
     #define FASTNN_WIDEN(k) r.p##k = fastnn_part_widen(x + FASTNN_LANES_PART * k);
     #define FASTNN_STORE(k) fastnn_part_store(y + 2 * FASTNN_LANES_PART * k, a.p##k);
+    #define FASTNN_STORE_d8(k) fastnn_part_store_d8(y + FASTNN_LANES_PART * k, a.p##k);
 
     #define FASTNN_FUNCTION(TYPE, NAME, ARGUMENTS, DO) \\
       FASTNN_INLINE fastnn_##TYPE fastnn_##NAME ARGUMENTS { fastnn_##TYPE r; FASTNN_EACH(DO) return r; }
@@ -84,6 +88,7 @@ cdef extern from *:
     FASTNN_ARITHMETIC(f16, float)
     FASTNN_FUNCTION(d8, widen, (const float *x), FASTNN_WIDEN)
     FASTNN_INLINE void fastnn_store(float *y, fastnn_f16 a) { FASTNN_EACH(FASTNN_STORE) }
+    FASTNN_INLINE void fastnn_store_d8(double *y, fastnn_d8 a) { FASTNN_EACH(FASTNN_STORE_d8) }
 
     FASTNN_INLINE fastnn_d8 fastnn_from(fastnn_d8 a, long long first) {
       static const long long lane[8] = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -118,6 +123,7 @@ cdef extern from *:
     d8 subtract "fastnn_subtract_d8" (d8 a, d8 b) noexcept nogil
     d8 fma8 "fastnn_fma_d8" (d8 a, d8 b, d8 c) noexcept nogil
     d8 widen "fastnn_widen" (const float* x) noexcept nogil
+    void store8 "fastnn_store_d8" (double* y, d8 a) noexcept nogil
     # lanes first … 7, and zeros before them
     d8 lanes_from "fastnn_from" (d8 a, Py_ssize_t first) noexcept nogil
     # ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7))
