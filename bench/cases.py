@@ -176,6 +176,10 @@ def _functions() -> list[Case]:
     both_ways("binary_cross_entropy_with_logits", (256, 1000), "1000 labels", "loss", (2, 3))
     both_ways("linear", (256, 512), "classifier head", "product", (3, 4), out=512)
     both_ways("conv2d", (4, 32, 28, 28), "small conv net", "product", (2, 3), out=32, kernel_size=3, padding=1)
+    both_ways("conv2d", (2, 256, 56, 56), "ResNet-50 stage 1", "product", (1.25, 2.5), out=64, kernel_size=1)
+    depthwise: dict[str, Any] = {"out": 144, "kernel_size": 3, "padding": 1, "groups": 144}
+    both_ways("conv2d", (8, 144, 28, 28), "MobileNet-v2, depthwise", "product", (2, 3), **depthwise)
+    both_ways("conv2d", (8, 28, 28, 144), "MobileNet-v2, depthwise", "product", (2, 3), **depthwise, channel_axis=-1)
     both_ways("max_pool2d", (32, 64, 56, 56), "ResNet-50 stage 1", "pooling", (1.25, 1.25), kernel_size=2)
     both_ways("avg_pool2d", (32, 64, 56, 56), "DenseNet transition", "pooling", (1.25, 1.25), kernel_size=2)
     for shape, source in DROPOUT:

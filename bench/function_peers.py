@@ -29,7 +29,10 @@ def _torch_function(case: Case) -> Callable[..., Any] | None:
 
     op, options = base(case), case.options
     if op == "conv2d":
-        return lambda x, w, b: functional.conv2d(x, w, b, padding=options["padding"])
+        settings = {"padding": options.get("padding", 0), "groups": options.get("groups", 1)}
+        if options.get("channel_axis") == -1:  # PyTorch's memory format of that name
+            return lambda x, w, b: functional.conv2d(x.permute(0, 3, 1, 2), w, b, **settings).permute(0, 2, 3, 1)
+        return lambda x, w, b: functional.conv2d(x, w, b, **settings)
     if op == "linear":
         return functional.linear
     if op == "dropout":
@@ -161,6 +164,7 @@ def _jax_function(case: Case) -> Callable[..., Any] | None:
     op, options = base(case), case.options
     size = options.get("kernel_size", 1)
     window = (1, 1, size, size)
+    last = options.get("channel_axis") == -1
     formulas: dict[str, Callable[..., Any]] = {
         "softmax": lambda x: jax.nn.softmax(x, axis=options["dim"]),
         "log_softmax": lambda x: jax.nn.log_softmax(x, axis=options["dim"]),
@@ -168,7 +172,15 @@ def _jax_function(case: Case) -> Callable[..., Any] | None:
         "tanh": jnp.tanh,
         "linear": lambda x, w, b: x @ w.T + b,
         "conv2d": lambda x, w, b: (
-            jax.lax.conv_general_dilated(x, w, (1, 1), [(options["padding"],) * 2] * 2) + b[:, None, None]
+            jax.lax.conv_general_dilated(
+                x,
+                w,
+                (1, 1),
+                [(options.get("padding", 0),) * 2] * 2,
+                dimension_numbers=("NHWC", "OIHW", "NHWC") if last else ("NCHW", "OIHW", "NCHW"),
+                feature_group_count=options.get("groups", 1),
+            )
+            + (b if last else b[:, None, None])
         ),
         "max_pool2d": lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID"),
         "avg_pool2d": lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, window, window, "VALID") / size**2,

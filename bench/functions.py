@@ -37,7 +37,8 @@ def _weights(rng: np.random.Generator, case: Case) -> list[Any]:
 
 def _filters(rng: np.random.Generator, case: Case) -> list[Any]:
     out, size = case.options["out"], case.options["kernel_size"]
-    return [_real(rng, (out, case.shape[1], size, size), case) * 0.05, _real(rng, (out,), case)]
+    channels = case.shape[case.options.get("channel_axis", 1)] // case.options.get("groups", 1)
+    return [_real(rng, (out, channels, size, size), case) * 0.05, _real(rng, (out,), case)]
 
 
 def _classes(rng: np.random.Generator, case: Case) -> list[Any]:
@@ -56,10 +57,23 @@ def _real(rng: np.random.Generator, shape: tuple[int, ...], case: Case) -> Array
     return rng.standard_normal(shape, np.float32).astype(case.dtype, copy=False)
 
 
-def _conv2d(x: Array, weight: Array, bias: Array, *, padding: int, kernel_size: int, **_: Any) -> Array:
-    padded = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+def _conv2d(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    *,
+    kernel_size: int,
+    padding: int = 0,
+    groups: int = 1,
+    channel_axis: int = 1,
+    **_: Any,
+) -> Array:
+    around = (padding, padding)
+    padded = np.pad(np.moveaxis(x, channel_axis, 1), ((0, 0), (0, 0), around, around))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel_size, kernel_size), (2, 3))
-    return np.moveaxis(np.tensordot(windows, weight, ((1, 4, 5), (1, 2, 3))), -1, 1) + bias[:, None, None]
+    parts = zip(np.split(windows, groups, 1), np.split(weight, groups))
+    y = np.concatenate([np.tensordot(part, w, ((1, 4, 5), (1, 2, 3))) for part, w in parts], -1) + bias
+    return np.moveaxis(y, -1, channel_axis)
 
 
 def _blocks(x: Array, size: int) -> Array:

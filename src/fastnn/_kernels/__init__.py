@@ -44,6 +44,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "PLANE_MARGIN", "PLANE_MULTIPLE", "ConvolutionStep", "convolution_rows", "shifted_products",
     ),
     "convolution_weights": ("weight_gradient",),
+    "depthwise": ("depthwise_products",),
     "dropout": ("apply_mask", "draw_dropout", "dropout", "ready"),
     "elementwise_loss": ("BCE_WITH_LOGITS", "MSE", "elementwise_loss", "elementwise_loss_backward"),
     "linear_step": ("LinearStep", "linear_panels"),

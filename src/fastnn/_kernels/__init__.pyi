@@ -281,6 +281,11 @@ def softmax_rows_backward(dy: Array, y: Array, dx: Array, rows: int, n: int, log
 def channel_sums(x: Array, outer: int, channels: int, inner: int) -> Array: ...
 def add_bias(y: Array, bias: Array, outer: int, channels: int, inner: int) -> None: ...
 
+# depthwise
+def depthwise_products(
+    x: Array, weight: Array, bias: Array | None, rows: Array, columns: Array, out: Array
+) -> None: ...
+
 # dropout.pyx
 def draw_dropout(
     x: object, p: object, mode: str, source: object, out: object = None

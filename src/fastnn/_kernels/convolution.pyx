@@ -7,7 +7,8 @@ Design
       over k in order, one fused multiply-add each. Every number is one sum in one order, so neither threads nor
       the ISA nor the tile's form change a bit, and it is the same sum in both layouts.
   (C) Sums are in registers for a tile of channels by pixels. Vectors are of channels where a group has SIDE_BY_SIDE
-      results (channel_tiles.pxd), else of pixels (pixel_tiles.pxd).
+      results (channel_tiles.pxd), else of pixels (pixel_tiles.pxd). Depthwise convolutions of images whose channels
+      come last are elsewhere (depthwise.pyx), with the same sums.
   (D) Packing the weights, copying and multiplying are separate parallel loops.
   (E) In a plan, weights are packed once, and residual and activation are applied to a tile before it is stored.
 """
@@ -22,10 +23,10 @@ from fastnn._kernels.channel_tiles cimport (
     PAIR, PIXELS, WIDEST, Place, exchange_channels, exchange_pixels, pixels_by_channels, walk, wide
 )
 from fastnn._kernels.convolution_product cimport Product, blocks_of
-from fastnn._kernels.pixel_tiles cimport RUN, pixels_task
+from fastnn._kernels.pixel_tiles cimport LONG_RUN, RUN, pixels_task, singles_task
 from fastnn._kernels.inlining cimport apart
 from fastnn._kernels.planes cimport (
-    MARGIN, MULTIPLE, SIDE_BY_SIDE, Copy, aligned, copy_all, copy_of, plane_of, span_of, strides_of
+    MARGIN, MULTIPLE, SIDE_BY_SIDE, SINGLE, Copy, aligned, copy_all, copy_of, plane_of, span_of, strides_of
 )
 from fastnn._kernels.tiles cimport COLUMNS, ROWS
 from fastnn._kernels.turned cimport copy_transposed
@@ -58,7 +59,9 @@ cdef struct Pack:
 
 cdef inline Py_ssize_t block_of(Py_ssize_t rows, bint double_precision) noexcept nogil:
     # channels of a tile
-    return wide(double_precision) if rows >= SIDE_BY_SIDE else ROWS
+    if rows >= SIDE_BY_SIDE:
+        return wide(double_precision)
+    return 1 if rows <= SINGLE else ROWS
 
 
 cdef inline Py_ssize_t packed_size(
@@ -204,9 +207,9 @@ cdef void multiply(Product* p, Py_ssize_t groups, loop each) noexcept nogil:
         each(channels_task, p, groups * blocks * p.chunks, work * pixels)
     else:
         span = span_of(p.images, p.height, p.width, p.sizes)
-        p.chunk = RUN
-        p.chunks = (span + RUN - 1) // RUN
-        each(pixels_task, p, groups * p.chunks, work * p.chunks * RUN)
+        p.chunk = LONG_RUN if p.rows <= SINGLE else RUN
+        p.chunks = (span + p.chunk - 1) // p.chunk
+        each(singles_task if p.rows <= SINGLE else pixels_task, p, groups * p.chunks, work * span)
 
 
 cdef void multiply_all(

@@ -5,7 +5,7 @@ Design
   (B) From SIDE_BY_SIDE output channels of a group on, dy is copied with its channels side by side: each weight is one
       running sum of at most PIXELS pixels, then float64 (channel_sums.pxd). The planes' padding costs nothing here.
   (C) With fewer channels, tiles of 4 by 3 weights sum over whole planes, at most QUANTUM elements, then float64
-      (pixel_sums.pxd); padding columns of dy are zero.
+      (pixel_sums.pxd); padding columns of dy are zero. Up to SINGLE channels are taken one by one.
 """
 
 cimport numpy as cnp
@@ -15,8 +15,8 @@ from libc.string cimport memset
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.channel_sums cimport TAPS, WIDEST, Patch, patch_sums, wide
 from fastnn._kernels.inlining cimport apart
-from fastnn._kernels.pixel_sums cimport gradient_tile
-from fastnn._kernels.planes cimport MARGIN, SIDE_BY_SIDE, Copy, Strides, aligned, copy_all, copy_of, span_of
+from fastnn._kernels.pixel_sums cimport gradient_tile, row_sums
+from fastnn._kernels.planes cimport MARGIN, SIDE_BY_SIDE, SINGLE, Copy, Strides, aligned, copy_all, copy_of, span_of
 from fastnn._kernels.runs cimport copy_run
 from fastnn._kernels.turned cimport copy_transposed
 
@@ -83,6 +83,40 @@ cdef inline void gradient_block(Gradient* p, Py_ssize_t task, floating example) 
                     total[i * p.terms + k + j] += sums[3 * i + j]
             k += 3
         q += QUANTUM
+
+
+cdef apart row_tile(
+    const floating* d, const floating* x, const Py_ssize_t* shifts, Py_ssize_t n, double* sums,
+) noexcept nogil:
+    row_sums(d, x, shifts, n, sums)
+
+
+cdef inline void singles_block(Gradient* p, Py_ssize_t task, floating example) noexcept nogil:
+    cdef Py_ssize_t row = task // p.term_blocks     # of all groups
+    cdef Py_ssize_t first = task % p.term_blocks * TAPS
+    cdef Py_ssize_t terms = min(<Py_ssize_t>TAPS, p.terms - first)
+    cdef const floating* planes = <const floating*>p.planes + row // p.rows * p.group
+    cdef const floating* dy = <const floating*>p.dy + row * p.plane
+    cdef double* total = p.total + row * p.terms + first
+    cdef Py_ssize_t shifts[TAPS]
+    cdef double sums[TAPS]
+    cdef Py_ssize_t q, k
+    for k in range(TAPS):  # those beyond the last repeat it and are not added
+        shifts[k] = p.shifts[first + min(k, terms - 1)]
+    q = 0
+    while q < p.span:
+        row_tile(dy + q, planes + q, shifts, min(<Py_ssize_t>QUANTUM, p.span - q), sums)
+        for k in range(terms):
+            total[k] += sums[k]
+        q += QUANTUM
+
+
+cdef void singles_task(void* arguments, Py_ssize_t task) noexcept nogil:
+    cdef Gradient* p = <Gradient*>arguments
+    if p.double_precision:
+        singles_block(p, task, <double>0)
+    else:
+        singles_block(p, task, <float>0)
 
 
 cdef void gradient_task(void* arguments, Py_ssize_t task) noexcept nogil:
@@ -235,6 +269,7 @@ def weight_gradient(
     cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(x)
     cdef Py_ssize_t first = 0
     cdef bint turned = rows >= SIDE_BY_SIDE
+    cdef bint single = rows <= SINGLE
     cdef Py_ssize_t n = wide(c.double_precision)
     # numbers of the copy of dy
     cdef Py_ssize_t numbers = (
@@ -250,8 +285,8 @@ def weight_gradient(
     p.rows, p.terms = rows, cnp.PyArray_SIZE(shifts) - 1
     p.group = channels // groups * c.phases * c.plane
     p.plane = c.plane
-    p.row_tiles = (rows + 3) // 4
-    p.term_blocks = (p.terms + TAPS - 1) // TAPS if turned else (p.terms + WEIGHTS - 1) // WEIGHTS
+    p.row_tiles = rows if single else (rows + 3) // 4
+    p.term_blocks = (p.terms + TAPS - 1) // TAPS if turned or single else (p.terms + WEIGHTS - 1) // WEIGHTS
     p.sizes[0], p.sizes[1] = d.sizes[0], d.sizes[1]
     p.height, p.width = c.height, c.width
     p.at = d.at
@@ -268,7 +303,7 @@ def weight_gradient(
                 p.span = span_of(c.images, c.height, c.width, d.sizes)
                 copy_all(&d, parallel_for)
                 parallel_for(
-                    gradient_task, &p, groups * p.row_tiles * p.term_blocks,
+                    singles_task if single else gradient_task, &p, groups * p.row_tiles * p.term_blocks,
                     groups * rows * p.terms * (p.span / 8.0) * (item / 4.0),
                 )
             first += images

@@ -1,11 +1,13 @@
 # Sums over pixels, pixels side by side: weight gradients of few result channels.
 #
 # A tile is 4 channels of dy by 3 shifted planes; each of the 12 sums has LANES running sums, which are merged in a
-# fixed order in float64.
+# fixed order in float64. One or two channels, as in depthwise convolutions, are taken one by one, with nine planes
+# each: the same sums.
 
 from cython cimport floating
 
 from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.inlining cimport inlined
 from fastnn._kernels.tiles cimport WIDTH
 
 cdef enum:
@@ -85,3 +87,60 @@ cdef inline void gradient_tile(
             s[11][lane + j] = e2[j]
     for j in range(12):
         sums[j] = lane_sum(s[j])
+
+
+cdef inline inlined row_sums(
+    const floating* d, const floating* x, const Py_ssize_t* shifts, Py_ssize_t n, double* sums,
+) noexcept nogil:
+    # as `gradient_tile`, of one row of dy and nine shifted planes: sums OUT (9)
+    cdef floating lanes[9][LANES]
+    cdef floating s0[WIDTH]
+    cdef floating s1[WIDTH]
+    cdef floating s2[WIDTH]
+    cdef floating s3[WIDTH]
+    cdef floating s4[WIDTH]
+    cdef floating s5[WIDTH]
+    cdef floating s6[WIDTH]
+    cdef floating s7[WIDTH]
+    cdef floating s8[WIDTH]
+    cdef const floating* x0 = x + shifts[0]
+    cdef const floating* x1 = x + shifts[1]
+    cdef const floating* x2 = x + shifts[2]
+    cdef const floating* x3 = x + shifts[3]
+    cdef const floating* x4 = x + shifts[4]
+    cdef const floating* x5 = x + shifts[5]
+    cdef const floating* x6 = x + shifts[6]
+    cdef const floating* x7 = x + shifts[7]
+    cdef const floating* x8 = x + shifts[8]
+    cdef Py_ssize_t part, lane, q, j
+    cdef floating y
+    for part in range(LANES // WIDTH):
+        lane = part * WIDTH
+        for j in range(WIDTH):
+            s0[j] = s1[j] = s2[j] = s3[j] = s4[j] = s5[j] = s6[j] = s7[j] = s8[j] = 0
+        q = lane
+        while q < n:
+            for j in range(WIDTH):
+                y = d[q + j]
+                s0[j] = multiply_add(y, x0[q + j], s0[j])
+                s1[j] = multiply_add(y, x1[q + j], s1[j])
+                s2[j] = multiply_add(y, x2[q + j], s2[j])
+                s3[j] = multiply_add(y, x3[q + j], s3[j])
+                s4[j] = multiply_add(y, x4[q + j], s4[j])
+                s5[j] = multiply_add(y, x5[q + j], s5[j])
+                s6[j] = multiply_add(y, x6[q + j], s6[j])
+                s7[j] = multiply_add(y, x7[q + j], s7[j])
+                s8[j] = multiply_add(y, x8[q + j], s8[j])
+            q += LANES
+        for j in range(WIDTH):
+            lanes[0][lane + j] = s0[j]
+            lanes[1][lane + j] = s1[j]
+            lanes[2][lane + j] = s2[j]
+            lanes[3][lane + j] = s3[j]
+            lanes[4][lane + j] = s4[j]
+            lanes[5][lane + j] = s5[j]
+            lanes[6][lane + j] = s6[j]
+            lanes[7][lane + j] = s7[j]
+            lanes[8][lane + j] = s8[j]
+    for j in range(9):
+        sums[j] = lane_sum(lanes[j])

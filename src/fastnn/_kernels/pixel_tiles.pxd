@@ -2,19 +2,24 @@
 #
 #   (a) A tile (tiles.pxd) is ROWS results m by COLUMNS neighbours q in registers: out[m, q] = bias[m] +
 #       Σ a[m, k]·planes[shift(k) + q].
-#   (b) Rows of a plane are `width` long, so a few q at the end of each row belong to no result; they are computed and
+#   (b) One or two channels, as in depthwise convolutions, are taken one by one, with LONG neighbours q in registers.
+#   (c) Rows of a plane are `width` long, so a few q at the end of each row belong to no result; they are computed and
 #       not stored.
 
 from cython cimport floating
 from libc.string cimport memset
 
 from fastnn._kernels.convolution_product cimport Product, blocks_of
+from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.inlining cimport inlined
 from fastnn._kernels.planes cimport span_of
 from fastnn._kernels.runs cimport copy_run
 from fastnn._kernels.tiles cimport COLUMNS, ROWS, tile
 
 cdef enum:
     RUN = 256       # results q of one task
+    LONG = 4 * COLUMNS
+    LONG_RUN = 4096
 
 
 cdef inline void add_columns(
@@ -113,3 +118,66 @@ cdef inline void pixels_task(void* arguments, Py_ssize_t task) noexcept nogil:
         pixels_block(p, task, <double>0)
     else:
         pixels_block(p, task, <float>0)
+
+
+cdef inline inlined one_row(
+    const floating* a, const floating* b, const Py_ssize_t* shifts, floating start, floating* out, Py_ssize_t n,
+) noexcept nogil:
+    # out[j] = start + Σ a[k]·b[shifts[k] + j] for j < n, a constant; n numbers are eight registers
+    cdef floating s[LONG]
+    cdef const floating* x
+    cdef Py_ssize_t shift, j
+    for j in range(n):
+        s[j] = start
+    shift = shifts[0]
+    while shift >= 0:
+        x = b + shift
+        for j in range(n):
+            s[j] = multiply_add(a[0], x[j], s[j])
+        a += 1
+        shifts += 1
+        shift = shifts[0]
+    for j in range(n):
+        out[j] = s[j]
+
+
+cdef inline void singles_block(Product* p, Py_ssize_t task, floating example) noexcept nogil:
+    cdef Py_ssize_t group = task // p.chunks
+    cdef Py_ssize_t first = task % p.chunks * p.chunk
+    cdef Py_ssize_t end = min(first + p.chunk, span_of(p.images, p.height, p.width, p.sizes))
+    cdef const floating* planes = <const floating*>p.planes + group * p.group
+    cdef const floating* a = <const floating*>p.a + group * p.rows * p.terms
+    cdef floating values[LONG]
+    cdef floating start
+    cdef Py_ssize_t row, q, n
+    for row in range(group * p.rows, (group + 1) * p.rows):
+        start = (<const floating*>p.bias)[row] if p.bias != NULL else <floating>0.0
+        q = first
+        while q < end:
+            n = LONG if floating is float else LONG // 2
+            if q + n <= end:
+                if floating is float:
+                    one_row(a, planes + q, p.shifts, start, values, LONG)
+                else:
+                    one_row(a, planes + q, p.shifts, start, values, LONG // 2)
+            else:  # no further behind the plane than its margin
+                n = COLUMNS if floating is float else COLUMNS // 2
+                if floating is float:
+                    one_row(a, planes + q, p.shifts, start, values, COLUMNS)
+                else:
+                    one_row(a, planes + q, p.shifts, start, values, COLUMNS // 2)
+            if p.residual != NULL:
+                exchange_tile(p, values, <floating*>p.residual, q, min(n, end - q), row, 1, True)
+            if p.finish.apply != NULL:
+                p.finish.apply(&p.finish, values, n)
+            exchange_tile(p, values, <floating*>p.out, q, min(n, end - q), row, 1, False)
+            q += n
+        a += p.terms
+
+
+cdef inline void singles_task(void* arguments, Py_ssize_t task) noexcept nogil:
+    cdef Product* p = <Product*>arguments
+    if p.double_precision:
+        singles_block(p, task, <double>0)
+    else:
+        singles_block(p, task, <float>0)

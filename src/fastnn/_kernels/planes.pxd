@@ -17,6 +17,7 @@ cdef enum:
     MULTIPLE = 16   # elements that planes are rounded up to
     TOGETHER = 16   # channels that are neighbours in memory and copied together
     SIDE_BY_SIDE = 16   # result channels of a group, from which on vectors are of channels and not of pixels
+    SINGLE = 2          # result channels of a group, up to which they are taken one by one
     SPAN = 16       # zeros that are written together; no more than MARGIN
 
 
@@ -62,7 +63,13 @@ cdef inline void copy_planes(Copy* p, Py_ssize_t task, floating example) noexcep
     for _image in range(p.images):
         zero(d, count, gap, rows.low * p.width)
         for r in range(rows.low, rows.high):
-            if p.together == 1 and p.steps[1] * p.at.column == 1:
+            if p.together == 1 and p.steps[1] * p.at.column == 2:
+                zero(d + r * p.width, 1, 0, p.width)
+                copy_halves(
+                    d + r * p.width + columns.low, x + r * p.steps[0] * p.at.row + 2 * columns.low,
+                    columns.high - columns.low,
+                )
+            elif p.together == 1 and p.steps[1] * p.at.column == 1:
                 copy_row(d + r * p.width, x + r * p.steps[0] * p.at.row, p.width, columns.low, columns.high)
             else:
                 zero(d + r * p.width, count, gap, columns.low)
@@ -102,6 +109,23 @@ cdef inline void copy_row(
         for j in range((width + SPAN - 1) // SPAN):
             memcpy(d + j * SPAN, zeros, sizeof(zeros))
     copy_run(x + low, d + low, high - low)
+
+
+cdef inline void copy_halves(floating* d, const floating* x, Py_ssize_t n) noexcept nogil:
+    # d[j] = x[2·j]
+    cdef floating pairs[2 * SPAN]
+    cdef floating v[SPAN]
+    cdef Py_ssize_t j
+    while n > SPAN:  # so that all the pairs are inside the row
+        memcpy(pairs, x, sizeof(pairs))
+        for j in range(SPAN):
+            v[j] = pairs[2 * j]
+        memcpy(d, v, sizeof(v))
+        d += SPAN
+        x += 2 * SPAN
+        n -= SPAN
+    for j in range(n):
+        d[j] = x[2 * j]
 
 
 cdef inline void zero(floating* d, Py_ssize_t count, Py_ssize_t gap, Py_ssize_t n) noexcept nogil:

@@ -79,6 +79,19 @@ cdef extern from *:
     static inline void fastnn_turn_2(const char *x, Py_ssize_t row, char *d, Py_ssize_t step) {
       fastnn_store_pairs(fastnn_joined(x, 2 * row), fastnn_joined(x + row, 2 * row), d, step);
     }
+
+    static inline void fastnn_turn_4_by_4(const char *x, Py_ssize_t row, char *d, Py_ssize_t step) {
+      typedef float four __attribute__((vector_size(16)));
+      typedef float unaligned __attribute__((vector_size(16), aligned(4), may_alias));
+      four a = *(const unaligned *)x, b = *(const unaligned *)(x + row);
+      four c = *(const unaligned *)(x + 2 * row), e = *(const unaligned *)(x + 3 * row);
+      four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ce = __builtin_shufflevector(c, e, 0, 4, 1, 5);
+      *(unaligned *)d = __builtin_shufflevector(ab, ce, 0, 1, 4, 5);
+      *(unaligned *)(d + step) = __builtin_shufflevector(ab, ce, 2, 3, 6, 7);
+      ab = __builtin_shufflevector(a, b, 2, 6, 3, 7), ce = __builtin_shufflevector(c, e, 2, 6, 3, 7);
+      *(unaligned *)(d + 2 * step) = __builtin_shufflevector(ab, ce, 0, 1, 4, 5);
+      *(unaligned *)(d + 3 * step) = __builtin_shufflevector(ab, ce, 2, 3, 6, 7);
+    }
     #else
     static inline void fastnn_turn_4(const char *x, Py_ssize_t row, char *d, Py_ssize_t step) {
       for (int k = 0; k < 4; k++)
@@ -89,6 +102,7 @@ cdef extern from *:
       for (int k = 0; k < 2; k++)
         for (int i = 0; i < 2; i++) ((double *)(d + k * step))[i] = ((const double *)(x + i * row))[k];
     }
+    #define fastnn_turn_4_by_4 fastnn_turn_4
     #endif
     """
     cdef enum:
@@ -96,6 +110,8 @@ cdef extern from *:
     # 16 bytes of each of VECTOR/item rows, `row` bytes apart, become as many vectors, `step` bytes apart
     void turn_4 "fastnn_turn_4" (const char* x, Py_ssize_t row, char* d, Py_ssize_t step) noexcept nogil
     void turn_2 "fastnn_turn_2" (const char* x, Py_ssize_t row, char* d, Py_ssize_t step) noexcept nogil
+    # four float32 of each of four rows
+    void turn_4_by_4 "fastnn_turn_4_by_4" (const char* x, Py_ssize_t row, char* d, Py_ssize_t step) noexcept nogil
 
 
 cdef inline void copy_transposed(
@@ -109,7 +125,8 @@ cdef inline void copy_transposed(
     cdef Py_ssize_t long = 16 // size
     cdef Py_ssize_t j = 0
     cdef Py_ssize_t k, i
-    while j + high <= rows:
+    while j < rows and rows >= high:
+        j = min(j, rows - high)  # the last rows start early and repeat some
         k = 0
         while k + long <= terms:
             if floating is float:
@@ -122,6 +139,19 @@ cdef inline void copy_transposed(
                 d[k * width + i] = x[i * row + k]
             k += 1
         j += high
+    if floating is float:
+        while j < rows and rows >= 4:  # fewer rows than a vector has numbers
+            j = min(j, rows - 4)
+            k = 0
+            while k < terms and terms >= 4:
+                k = min(k, terms - 4)
+                turn_4_by_4(<const char*>(x + j * row + k), row * size, <char*>(d + k * width + j), width * size)
+                k += 4
+            while k < terms:
+                for i in range(j, j + 4):
+                    d[k * width + i] = x[i * row + k]
+                k += 1
+            j += 4
     while j < rows:
         for k in range(terms):
             d[k * width + j] = x[j * row + k]

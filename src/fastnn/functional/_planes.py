@@ -164,6 +164,36 @@ def input_products(g: Geometry, itemsize: int) -> tuple[Products, ...]:
     return tuple(products)
 
 
+def depthwise_last(g: Geometry) -> bool:
+    """Whether `depthwise_products` takes it: one output channel for each input channel, channels last."""
+    return g.last and g.groups == g.channels == g.out_channels
+
+
+@functools.lru_cache(maxsize=256)
+def result_tables(g: Geometry) -> tuple[Array, Array]:
+    """The rows (OH, KH) and columns (OW, KW) of the input that make the result of a depthwise convolution."""
+    return _met(g.h), _met(g.w)
+
+
+@functools.lru_cache(maxsize=256)
+def input_tables(g: Geometry) -> tuple[Array, Array]:
+    """The rows (H, KH) and columns (W, KW) of dy that make the input's gradient of a depthwise convolution."""
+    return _meeting(g.h), _meeting(g.w)
+
+
+def _met(axis: Axis) -> Array:
+    size, kernel, stride, padding, dilation, out = axis
+    place = np.arange(out, dtype=np.intp)[:, None] * stride - padding + np.arange(kernel, dtype=np.intp) * dilation
+    return np.where((place >= 0) & (place < size), place, np.intp(-1))
+
+
+def _meeting(axis: Axis) -> Array:
+    size, kernel, stride, padding, dilation, out = axis
+    place = np.arange(size, dtype=np.intp)[:, None] + padding - np.arange(kernel, dtype=np.intp) * dilation
+    window, remainder = np.divmod(place, stride)
+    return np.where((remainder == 0) & (window >= 0) & (window < out), window, np.intp(-1))
+
+
 @functools.lru_cache(maxsize=256)
 def weight_arguments(g: Geometry, itemsize: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The arguments of `weight_gradient` behind x and behind dy."""

@@ -9,7 +9,15 @@ import numpy.typing as npt
 
 from fastnn import _arrays, _kernels
 from fastnn.functional._checks import channels_last, gradient, images, pair, refuse_overlap
-from fastnn.functional._planes import Geometry, input_products, result_products, weight_arguments
+from fastnn.functional._planes import (
+    Geometry,
+    depthwise_last,
+    input_products,
+    input_tables,
+    result_products,
+    result_tables,
+    weight_arguments,
+)
 
 Array = npt.NDArray[Any]
 
@@ -137,6 +145,10 @@ def conv2d_backward(dy: Array, ctx: Conv2dContext) -> tuple[Array, Array, Array 
     """
     g = ctx.geometry
     dy = gradient(dy, ctx.input, g.out_shape)
+    if depthwise_last(g):
+        dx = np.empty_like(ctx.input)
+        _kernels.depthwise_products(dy, _channels_side_by_side(ctx.weight), None, *input_tables(g), dx)
+        return dx, *parameter_gradients(dy, ctx)
     products = input_products(g, dy.itemsize)
     # where the stride leaves pixels that no window sees, they stay zero
     dx = np.empty_like(ctx.input) if len(products) == g.h[2] * g.w[2] else np.zeros_like(ctx.input)
@@ -240,6 +252,14 @@ def _convolve(x: Array, w: Array, b: Array | None, g: Geometry, out: Array | Non
         _arrays.check_out(out, g.out_shape, x.dtype)
         target = _arrays.direct_out(out, x, (x, w, b))
     y = np.empty(g.out_shape, x.dtype) if target is None else target
+    if depthwise_last(g):
+        _kernels.depthwise_products(x, _channels_side_by_side(w), b, *result_tables(g), y)
+        return _arrays.deliver(y, out)
     source, weights, offset, result = result_products(g, x.itemsize)
     _kernels.shifted_products(x, *source, w, *weights, b, y, offset, *result)  # type: ignore[call-arg]
     return _arrays.deliver(y, out)
+
+
+def _channels_side_by_side(w: Array) -> Array:
+    """Depthwise weights (C, 1, KH, KW) as (KH, KW, C)."""
+    return np.ascontiguousarray(w[:, 0].transpose(1, 2, 0))
