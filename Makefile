@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What the compiled parts are made from: a change here rebuilds them (the install is editable: Python files are live).
-SOURCES := pyproject.toml setup.py $(wildcard src/fastnn/_kernels/*.pyx src/fastnn/_kernels/*.pxd)
+SOURCES := pyproject.toml setup.py $(wildcard $(addprefix src/fastnn/_kernels/*.,pyx pxd h))
 
 .PHONY: demo test bench bench-check bench-peers docs lint fuzz sanitize qemu sdist clean
 
@@ -78,11 +78,11 @@ sdist: $(VENV)/bin/python
 	$(PIP) build
 	$(BIN)/python -m build --quiet --sdist --outdir build/sdist
 	rm -rf build/clean && $(PYTHON) -m venv build/clean
-	FASTNN_OPENMP=0 FASTNN_BUILD_ISA=$(or $(SDIST_ISA),generic) build/clean/bin/python -m pip install --quiet \
+	FASTNN_THREADS=none FASTNN_BUILD_ISA=$(or $(SDIST_ISA),generic) build/clean/bin/python -m pip install --quiet \
 	--disable-pip-version-check --no-binary fastnn build/sdist/fastnn-*.tar.gz
 	cd build/clean && bin/python -I -c "import numpy as np, fastnn, fastnn.functional as F; \
 	y = F.layer_norm(np.arange(6.0).reshape(2, 3), 3); assert abs(y[0, 0] + y[0, 2]) < 1e-12, y; \
-	assert not fastnn._kernels.has_openmp() and fastnn.get_num_threads() == 1; fastnn.show_config()"
+	assert fastnn._kernels.team_kind() == 'none' and fastnn.get_num_threads() == 1; fastnn.show_config()"
 
 clean:
 	rm -rf build dist runs docs/_build docs/gallery docs/api/generated src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,17 +1,14 @@
 """Build of the compiled parts: the extension table × the ISA table. All metadata is in pyproject.toml.
 
-Environment: ``FASTNN_DEBUG=1`` builds with bounds checks and without optimisation; ``FASTNN_OPENMP=0`` builds
-without OpenMP; ``FASTNN_BUILD_ISA=x86_64_v3,...`` builds only those levels (default: all of this machine's family);
+Environment: ``FASTNN_DEBUG=1`` builds with bounds checks and without optimisation; ``FASTNN_THREADS=none``
+builds for one thread, ``openmp`` with OpenMP's threads in place of our own, to compare; ``FASTNN_BUILD_ISA=x86_64_v3,...`` builds only those levels (default: all of this machine's family);
 ``FASTNN_SANITIZE=address,undefined`` builds with the compiler's sanitizers (see ``make sanitize``).
 """
 
 import copy
 import os
 import platform
-import subprocess
 import sys
-import sysconfig
-import tempfile
 from pathlib import Path
 
 import numpy
@@ -47,6 +44,9 @@ STRIP = ["-Wl,--strip-all"] if sys.platform == "linux" and not (DEBUG or SANITIZ
 # A finding ends the process, so that no run can pass over it.
 CHECKS = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"] if SANITIZE else []
 
+# Whose threads (team.h) → flags of the one module that starts them.
+THREADS = {"own": ["-pthread"], "openmp": ["-fopenmp", "-DTEAM_OPENMP"], "none": ["-DTEAM_NONE"]}
+
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": DEBUG,
@@ -58,34 +58,17 @@ DIRECTIVES = {
 }
 
 
-def openmp_flags() -> list[str]:
-    """The compiler's OpenMP switch if a program built with it links and runs, else nothing: a build without OpenMP."""
-    if os.environ.get("FASTNN_OPENMP") == "0" or sys.platform == "darwin":  # Apple's clang ships no OpenMP runtime
-        return []
-    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
-    program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
-    with tempfile.TemporaryDirectory() as folder:
-        source, binary = Path(folder, "probe.c"), Path(folder, "probe")
-        source.write_text(program)
-        try:
-            subprocess.run([*compiler, "-fopenmp", str(source), "-o", str(binary)], check=True, capture_output=True)
-            subprocess.run([str(binary)], check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            print("fastnn: no working OpenMP found; building for one thread", file=sys.stderr)
-            return []
-    return ["-fopenmp"]
-
-
-def extension(name: str, source: str, flags: list[str], openmp: list[str]) -> Extension:
-    """One shared object; `openmp` flags go to compiler and linker."""
+def extension(name: str, source: str, flags: list[str], threads: list[str]) -> Extension:
+    """One shared object; the flags for `threads` go to compiler and linker."""
     return Extension(
         name,
         [source],
-        include_dirs=[numpy.get_include()],
+        include_dirs=[numpy.get_include(), KERNELS.as_posix()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-        extra_compile_args=FLAGS + CHECKS + flags + openmp,
-        extra_link_args=openmp + STRIP + CHECKS,
+        extra_compile_args=FLAGS + CHECKS + flags + threads,
+        extra_link_args=threads + STRIP + CHECKS,
         libraries=["m"],
+        depends=[path.as_posix() for path in KERNELS.glob("*.h")],
     )
 
 
@@ -100,9 +83,9 @@ def extensions() -> list[Extension]:
         nthreads=os.cpu_count() or 1,
     )
     c_file = {module.name.rpartition(".")[2]: module.sources[0] for module in generated}
-    openmp = openmp_flags()
     once = [name for name in c_file if name.startswith("_")]
-    table = [extension(f"fastnn._kernels.{name}", c_file.pop(name), [], openmp) for name in once]
+    threads = {"_runtime": THREADS[os.environ.get("FASTNN_THREADS", "own")]}
+    table = [extension(f"fastnn._kernels.{name}", c_file.pop(name), [], threads.get(name, [])) for name in once]
     for level, flags in LEVELS.items():
         table += [extension(f"fastnn._kernels.{level}.{name}", c, flags, []) for name, c in c_file.items()]
     return table

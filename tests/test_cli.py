@@ -654,7 +654,7 @@ def test_model_files_that_lie(tmp_path, capsys, trained, npz, key, change):
 def test_info(capsys):
     assert run("info") == 0
     printed = capsys.readouterr().out
-    for line in (r"fastnn +\d", r"ISA build +\w+", r"OpenMP +(yes|no)", r"threads +\d+", r"Python +3\.", r"numpy +\d"):
+    for line in (r"fastnn +\d", r"ISA build +\w+", r"threads +\d+ \(team: \w+\)", r"Python +3\.", r"numpy +\d"):
         assert re.search(f"^{line}", printed, re.M), printed
 
 

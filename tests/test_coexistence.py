@@ -12,11 +12,9 @@ from fastnn import _kernels
 
 def run(code, **environment):
     """What a fresh process prints, which has to end well."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    kept["PYTHONPATH"] = os.pathsep.join(sys.path)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        env=kept | environment,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -28,39 +26,18 @@ def run(code, **environment):
 ENVIRONMENT = """
 import ctypes, os, numpy
 def environment():  # as Python holds it and as C does
-    getenv = ctypes.CDLL(None).getenv
-    getenv.restype = ctypes.c_char_p
-    return dict(os.environ), getenv(b"GOMP_SPINCOUNT")
+    library = ctypes.CDLL(None)
+    return dict(os.environ), [library.getenv(name) for name in (b"OMP_NUM_THREADS", b"GOMP_SPINCOUNT")]
 before = environment()
-import fastnn, fastnn.train
+import fastnn, fastnn.train, fastnn.functional as F
+F.relu(numpy.ones((1024, 1024), numpy.float32))
 assert environment() == before, before
-print(before[1])
+print("fine")
 """
 
 
-@pytest.mark.parametrize("settings", [{}, {"GOMP_SPINCOUNT": "77"}, {"OMP_WAIT_POLICY": "passive"}], ids=str)
-def test_the_environment_is_left_as_it_was(settings):
-    expected = settings.get("GOMP_SPINCOUNT")
-    assert run(ENVIRONMENT, **settings) == [str(expected and expected.encode())]
-
-
-@pytest.mark.skipif(not _kernels.has_openmp(), reason="built without OpenMP")
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="libgomp's settings")
-def test_idle_workers_spin_for_a_short_time():
-    def spin(code, **settings):
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_DISPLAY_ENV": "verbose"} | settings
-        for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-            if name not in settings:
-                environment.pop(name, None)
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
-        return [line.split("'")[1] for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
-
-    shown = spin("import fastnn")
-    if not shown:
-        pytest.skip("the OpenMP library is not libgomp")
-    assert shown == ["1000"]
-    assert spin("import fastnn", GOMP_SPINCOUNT="77") == ["77"]
-    assert spin("import fastnn", OMP_WAIT_POLICY="passive") == ["0"]
+def test_the_environment_is_left_as_it_was():
+    assert run(ENVIRONMENT) == ["fine"]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs /proc")

@@ -139,7 +139,7 @@ def test_kernels_import_nothing_above_them(path):
 
 
 @pytest.mark.parametrize("path", CYTHON, ids=lambda p: p.name)
-def test_openmp_has_one_home(path):
+def test_threads_have_one_home(path):
     if path.stem != "_runtime":
         text = re.sub(r"#.*", "", path.read_text())
-        assert not re.search(r"\bprange\b|\bopenmp\b|\bomp_|_OPENMP", text)
+        assert not re.search(r"\bprange\b|\bopenmp\b|\bomp_|_OPENMP|\bpthread_|\bteam_run\b", text)

@@ -92,7 +92,7 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1; more than there are processors is honoured. A build without OpenMP always uses one.
+        At least 1; more than there are processors is honoured. A build without threads always uses one.
 
     Raises
     ------
@@ -122,9 +122,10 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """The most threads that kernels use; 1 in a forked child and in a build without OpenMP.
+    """The most threads that kernels use; 1 in a build without threads.
 
-    By default the least of: the processors in this process's affinity mask, its control groups' CPU quota and
+    A forked child begins with 1, since it has most often been made to compute beside its parent and siblings;
+    `set_num_threads` gives it more. By default the least of: the processors in this process's affinity mask, its control groups' CPU quota and
     OMP_NUM_THREADS; FASTNN_NUM_THREADS overrides them.
 
     Examples
@@ -136,11 +137,6 @@ def get_num_threads() -> int:
     return _kernels.get_thread_limit()
 
 
-def _in_forked_child() -> None:
-    # OpenMP's workers are threads of the parent: in a forked child they do not exist and libgomp would wait for them.
-    _kernels.seal_threads()
-
-
 _kernels.set_thread_limit(_default())
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_forked_child)
+    os.register_at_fork(after_in_child=lambda: _kernels.set_thread_limit(1))

@@ -12,23 +12,11 @@ import os
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import TYPE_CHECKING, Any
 
-# After each parallel region libgomp's idle workers spin for milliseconds by default. On a processor that others want
-# too, among them OpenBLAS's workers in the next matrix product, that costs more than it saves: training a small net on
-# two processors took 6 times as long, and single calls now and then 8 ms. libgomp reads its settings when `_runtime`
-# loads it, and never again: the variable is there for just that long, so that neither this process nor its children
-# see an environment that differs. What the user has set stays.
-_short_spin = not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
-if _short_spin:
-    os.environ["GOMP_SPINCOUNT"] = "1000"
-try:
-    from fastnn._kernels import _runtime
-    from fastnn._kernels._plan import CallStep, Executor, Finisher, Plan, Step
-    from fastnn._kernels._runtime import cpu_level, get_thread_limit, has_openmp, seal_threads, set_thread_limit
-    from fastnn._kernels._streams import StreamCounter
-    from fastnn._kernels._tensors import TensorTable
-finally:
-    if _short_spin:
-        del os.environ["GOMP_SPINCOUNT"]
+from fastnn._kernels import _runtime
+from fastnn._kernels._plan import CallStep, Executor, Finisher, Plan, Step
+from fastnn._kernels._runtime import cpu_level, get_thread_limit, set_thread_limit, team_kind
+from fastnn._kernels._streams import StreamCounter
+from fastnn._kernels._tensors import TensorTable
 
 # Build → the least CPU level that runs it; best first.
 LEVELS = {"x86_64_v4": 4, "x86_64_v3": 3, "x86_64_v2": 2, "generic": 0}

@@ -1,25 +1,22 @@
 """What the kernels need of the machine: the thread team and the CPU's level. Built once, for the baseline CPU.
 
 Design
-  (A) OpenMP appears in this file only; a build without it runs the same loop serially.
-  (B) Each thread has a share of neighbouring blocks and claims them one by one; when its own are gone, it claims
-      those of the others. So a core meets the same part of an array in every pass and call, in long streams (blocks
-      dealt out in turn cost up to half as much again), and on a busy machine a delayed thread takes fewer blocks and
-      nobody waits for it.
-  (C) A parallel region is entered only when there is enough work to pay for waking the workers.
-  (D) The serial case never enters OpenMP: a forked child, whose libgomp workers do not exist, is safe, and a small
-      call pays nothing.
+  (A) Threads start and meet in team.h only, which says how; this file decides how many take part.
+  (B) More than one do only where there is enough work: each has to fetch what another core's cache may hold.
+  (C) The serial case touches no team: a small call pays nothing.
 """
 
-from cython.parallel cimport parallel, threadid
+cdef extern from "team.h":
+    const char* TEAM_KIND
+    void team_begin() noexcept nogil
+    int team_get_limit() noexcept nogil
+    void team_set_limit(int members) noexcept nogil
+    void team_alone(task function, void* arguments, Py_ssize_t blocks, bint backward) noexcept nogil
+    void team_run(
+        task function, void* arguments, Py_ssize_t blocks, int members, bint backward, double expected) noexcept nogil
 
 cdef extern from *:
     """
-    #ifdef _OPENMP
-      #define FASTNN_OPENMP 1
-    #else
-      #define FASTNN_OPENMP 0
-    #endif
     #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
       /* The levels as gcc and clang define them, by the features that our code generation uses. */
       static int fastnn_cpu_level(void) {
@@ -36,60 +33,29 @@ cdef extern from *:
       static int fastnn_cpu_level(void) { return 0; }
     #endif
     """
-    const bint FASTNN_OPENMP
     int fastnn_cpu_level() noexcept nogil
-
-cdef extern from *:
-    """
-    #if defined(_MSC_VER)
-      #include <intrin.h>
-      #define FASTNN_CLAIM_ONE(number) _InterlockedExchangeAdd64((volatile __int64 *)(number), 1)
-    #else
-      #define FASTNN_CLAIM_ONE(number) __atomic_fetch_add(number, 1, __ATOMIC_RELAXED)
-    #endif
-    """
-    Py_ssize_t claim_one "FASTNN_CLAIM_ONE" (Py_ssize_t* number) noexcept nogil
-
-cdef enum:
-    # shares at the most; of more threads than that several begin with the same one
-    SHARES = 64
-
-
-cdef struct Share:
-    # blocks first … last − 1, in a cache line of its own
-    Py_ssize_t first
-    Py_ssize_t last
-    Py_ssize_t claimed
-    Py_ssize_t unused[5]
-
 
 # Below this many bytes of memory traffic per thread a second thread costs more than it brings (measured, bench/).
 cdef double BYTES_PER_THREAD = 128 * 1024.0
+# What one thread moves between its cache and its registers, roughly.
+cdef double BYTES_PER_NANOSECOND = 32
 
-cdef int thread_limit = 1
-cdef bint sealed = not FASTNN_OPENMP
+team_begin()
 
 
 def set_thread_limit(int limit):
     """The most threads a kernel may use. The policy that chooses the number is fastnn._threads."""
-    global thread_limit
-    if not sealed:
-        thread_limit = limit
-
-
-def seal_threads():
-    """One thread from now on, whatever is asked for: for forked children."""
-    global thread_limit, sealed
-    thread_limit = 1
-    sealed = True
+    if team_kind() != "none":
+        team_set_limit(limit)
 
 
 def get_thread_limit():
-    return thread_limit
+    return team_get_limit()
 
 
-def has_openmp():
-    return bool(FASTNN_OPENMP)
+def team_kind():
+    """Whose threads help: "own", "OpenMP" (a build to compare with) or "none"."""
+    return TEAM_KIND.decode()
 
 
 def cpu_level():
@@ -98,7 +64,7 @@ def cpu_level():
 
 
 cdef int team_size(Py_ssize_t blocks, double work) noexcept nogil:
-    cdef int threads = thread_limit
+    cdef int threads = team_get_limit()
     if blocks < threads:
         threads = <int>blocks
     if work < threads * BYTES_PER_THREAD:
@@ -106,37 +72,12 @@ cdef int team_size(Py_ssize_t blocks, double work) noexcept nogil:
     return threads if threads > 1 else 1
 
 
-cdef void run_shares(
-    task function, void* arguments, Share* shares, int count, int own, bint backward,
-) noexcept nogil:
-    # the share of this thread, then what is left of the others
-    cdef Share* share
-    cdef Py_ssize_t k
-    cdef int i
-    for i in range(count):
-        share = shares + (own + i) % count
-        k = claim_one(&share.claimed)
-        while k < share.last - share.first:
-            function(arguments, share.last - 1 - k if backward else share.first + k)
-            k = claim_one(&share.claimed)
-
-
 cdef void run(task function, void* arguments, Py_ssize_t blocks, double work, bint backward) noexcept nogil:
     cdef int threads = team_size(blocks, work)
-    cdef int count = min(threads, <int>SHARES)
-    cdef Share shares[SHARES]
-    cdef Py_ssize_t k
-    cdef int i
     if threads == 1:
-        for k in range(blocks):
-            function(arguments, blocks - 1 - k if backward else k)
-        return
-    for i in range(count):
-        shares[i].first = blocks // count * i + min(<Py_ssize_t>i, blocks % count)
-        shares[i].last = blocks // count * (i + 1) + min(<Py_ssize_t>i + 1, blocks % count)
-        shares[i].claimed = 0
-    with parallel(num_threads=threads):
-        run_shares(function, arguments, shares, count, threadid() % count, backward)
+        team_alone(function, arguments, blocks, backward)
+    else:
+        team_run(function, arguments, blocks, threads, backward, work / BYTES_PER_NANOSECOND)
 
 
 cdef void parallel_for(task function, void* arguments, Py_ssize_t blocks, double work) noexcept nogil:
