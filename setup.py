@@ -1,8 +1,9 @@
 """Build of the compiled parts: the extension table × the ISA table. All metadata is in pyproject.toml.
 
-Environment: ``FASTNN_DEBUG=1`` builds with bounds checks and without optimisation; ``FASTNN_THREADS=none``
-builds for one thread, ``openmp`` with OpenMP's threads in place of our own, to compare; ``FASTNN_BUILD_ISA=x86_64_v3,...`` builds only those levels (default: all of this machine's family);
-``FASTNN_SANITIZE=address,undefined`` builds with the compiler's sanitizers (see ``make sanitize``).
+Environment: ``FASTNN_DEBUG=1`` builds with bounds checks and without optimisation; ``FASTNN_THREADS=none`` builds for
+one thread, ``openmp`` with OpenMP's threads in place of our own, to compare; ``FASTNN_BUILD_ISA=x86_64_v3,...`` builds
+only those levels (default: all of this machine's family); ``FASTNN_SANITIZE=address,undefined`` builds with the
+compiler's sanitizers (see ``make sanitize``).
 """
 
 import copy

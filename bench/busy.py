@@ -48,14 +48,15 @@ def main() -> None:
     threads = len(processors)
     calls = {}
     for rows in (64, 128, 512, 4096):
-        x = np.random.default_rng(0).standard_normal((rows, 768)).astype(np.float32)
-        calls[f"layer_norm {rows}×768"] = lambda x=x, y=np.empty_like(x): F.layer_norm(x, 768, out=y)
+        x, y = np.random.default_rng(0).standard_normal((2, rows, 768)).astype(np.float32)
+        calls[f"layer_norm {rows}×768"] = lambda x=x, y=y: F.layer_norm(x, 768, out=y)
     x = np.random.default_rng(0).standard_normal((16, 32, 28, 28)).astype(np.float32)
     w = np.random.default_rng(0).standard_normal((32, 32, 3, 3)).astype(np.float32)
     calls["conv2d 16×32×28×28"] = lambda: F.conv2d(x, w, padding=1)
     print(f"{'':24}{'competitors':>12}{'pause':>8}{'1 thread':>10}{f'{threads} threads':>11}{'ratio':>7}")
+    processes = multiprocessing.get_context("spawn")
     for where in ([], processors[-1:], processors[:1], processors):
-        competitors = [multiprocessing.get_context("spawn").Process(target=compete, args=(p,), daemon=True) for p in where]
+        competitors = [processes.Process(target=compete, args=(p,), daemon=True) for p in where]
         for process in competitors:
             process.start()
         time.sleep(0.5 if where else 0)

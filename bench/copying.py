@@ -17,8 +17,9 @@ def _library() -> ctypes.CDLL:
     source = Path(__file__).with_name("copy.c")
     with tempfile.TemporaryDirectory() as folder:
         target = str(Path(folder, "copy.so"))
-        command = [*os.environ.get("CC", "cc").split(), "-O2", "-fPIC", "-shared", "-pthread", str(source), "-o", target]
-        subprocess.run([*command, f"-I{source.parents[1] / 'src/fastnn/_kernels'}"], check=True)
+        switches = ["-O2", "-fPIC", "-shared", "-pthread", f"-I{source.parents[1] / 'src/fastnn/_kernels'}"]
+        command = [*os.environ.get("CC", "cc").split(), *switches, str(source), "-o", target]
+        subprocess.run(command, check=True)
         library = ctypes.CDLL(target)
         library.begin()
     library.copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]

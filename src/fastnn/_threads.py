@@ -124,9 +124,9 @@ def set_num_threads(n: int) -> None:
 def get_num_threads() -> int:
     """The most threads that kernels use; 1 in a build without threads.
 
-    A forked child begins with 1, since it has most often been made to compute beside its parent and siblings;
-    `set_num_threads` gives it more. By default the least of: the processors in this process's affinity mask, its control groups' CPU quota and
+    By default the least of: the processors in this process's affinity mask, its control groups' CPU quota and
     OMP_NUM_THREADS; FASTNN_NUM_THREADS overrides them.
+    A forked child begins with 1, for it computes beside its parent and siblings; `set_num_threads` gives it more.
 
     Examples
     --------

@@ -36,7 +36,7 @@ cdef extern from *:
     int fastnn_cpu_level() noexcept nogil
 
 # Below this many bytes of memory traffic per thread a second thread costs more than it brings (measured, bench/).
-cdef double BYTES_PER_THREAD = 128 * 1024.0
+cdef double BYTES_PER_THREAD = 32 * 1024.0
 # What one thread moves between its cache and its registers, roughly.
 cdef double BYTES_PER_NANOSECOND = 32
 

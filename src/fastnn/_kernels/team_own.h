@@ -5,9 +5,9 @@
          blocks; when none is left, the caller waits for those inside, each of which has a block. OpenMP's barrier waits
          for every worker, also for one that the scheduler has not let run: on a busy machine, or where waking a
          processor is slow, that takes longer than the work.
-     (B) Sleeping workers are called when callers have worked alone for as long as a call costs, over however many
-         jobs, what the job at hand will take included: short jobs far apart wake nobody, in a row of them the workers
-         are soon awake, and calling never costs more than the work. Calls that bring no help double the patience.
+     (B) Sleeping workers are called when callers have worked alone for about as long as a call costs, over however many
+         jobs, the one at hand included: short jobs far apart wake nobody, in a row of them the workers are soon awake,
+         and calling never costs more than the work. Calls that bring no help double the patience.
      (C) All callers share one team. Each has a job of its own, and workers enter any that is open: n Python threads that
          call at once add members − 1 threads, not n times as many. Without a free job a caller works alone.
      (D) Each member has a share of neighbouring blocks and claims them one by one; when its own are gone, it claims those
@@ -62,7 +62,6 @@ struct team_job {
     void *arguments;
     struct team_share *shares;
     _Alignas(64) _Atomic int taken;
-    int64_t since; /* for the caller alone: when it found workers asleep; 0: none sleeps, or it has called */
     struct team_bed bed;
 };
 
@@ -77,7 +76,7 @@ struct team_worker {
 static struct {
     _Atomic int members;   /* the callers' place and the workers there are */
     _Atomic int refused;   /* whether the system gave no more threads */
-    _Atomic int64_t alone; /* nanoseconds that callers have worked beside sleeping workers since they last called them */
+    _Atomic int64_t alone; /* nanoseconds of work that callers have done beside sleeping workers since they last called */
     _Atomic int64_t patience;
     pthread_mutex_t growing;
     struct team_job jobs[TEAM_JOBS];
@@ -144,17 +143,18 @@ static void team_call(int member)
         team_wake(&team.workers[member].bed);
 }
 
-/* Has sleeping workers called if the caller, with `ahead` nanoseconds of work before it, has been alone for long enough;
-   it then counts anew. */
-static void team_consider_calling(struct team_job *job, double ahead)
+/* Whether to call sleeping workers to a job that one thread would do in so many nanoseconds. */
+static int team_impatient(double expected)
 {
     const int64_t patience = atomic_load_explicit(&team.patience, memory_order_relaxed);
-    const int64_t before = atomic_load_explicit(&team.alone, memory_order_relaxed);
-    if (before + (team_clock() - job->since) + ahead < patience) return;
-    job->since = 0;
+    const double alone = (double)atomic_load_explicit(&team.alone, memory_order_relaxed) + expected;
+    if (alone < (double)patience) {
+        atomic_store_explicit(&team.alone, (int64_t)alone, memory_order_relaxed);
+        return 0;
+    }
     atomic_store_explicit(&team.alone, 0, memory_order_relaxed);
     if (patience < TEAM_MOST_PATIENCE) atomic_store_explicit(&team.patience, 2 * patience, memory_order_relaxed);
-    atomic_store_explicit(&job->called, 1, memory_order_relaxed);
+    return 1;
 }
 
 /* Does the blocks of the job that nobody has taken, those of the member's own share first. Once workers are to be called,
@@ -164,7 +164,6 @@ static void team_take(struct team_job *job, int member)
     for (int k = 0; k < job->members; k++) {
         struct team_share *share = &job->shares[(member + k) % job->members];
         for (ptrdiff_t block; (block = team_claim(share)) >= 0;) {
-            if (member == 0 && job->since) team_consider_calling(job, 0); /* it takes longer than was expected */
             if (atomic_load_explicit(&job->called, memory_order_relaxed) < job->members) {
                 const int next = atomic_fetch_add_explicit(&job->called, 1, memory_order_relaxed);
                 if (next < job->members) team_call(next);
@@ -341,18 +340,16 @@ static void team_run(team_task function, void *arguments, ptrdiff_t blocks, int 
     job->members = members;
     team_divide(job->shares, members, blocks, backward);
     atomic_store_explicit(&job->cpu, place_cpu(), memory_order_relaxed);
-    atomic_store_explicit(&job->called, members, memory_order_relaxed);
     atomic_store_explicit(&job->helped, 0, memory_order_relaxed);
+    const int calling = team_sleeps(members) && team_impatient(expected);
+    atomic_store_explicit(&job->called, calling ? 1 : members, memory_order_relaxed);
     atomic_store(&job->door, TEAM_OPEN);
-    job->since = team_sleeps(members) ? team_clock() : 0;
-    if (job->since) team_consider_calling(job, expected);
     team_take(job, 0);
     team_await(job);
     if (atomic_load_explicit(&job->helped, memory_order_relaxed)) {
         atomic_store_explicit(&team.alone, 0, memory_order_relaxed);
         atomic_store_explicit(&team.patience, TEAM_PATIENCE, memory_order_relaxed);
-    } else if (job->since)
-        atomic_fetch_add_explicit(&team.alone, team_clock() - job->since, memory_order_relaxed);
+    }
     atomic_store_explicit(&job->taken, 0, memory_order_release);
 }
 
