@@ -229,3 +229,45 @@ cdef inline inlined apply_affine(
 ) noexcept nogil:
     # n ≥ VECTOR
     apply_one(x, y, n, affine_of(shift, factor, offset), NULL, NULL)
+
+
+# ---- the input's gradient --------------------------------------------------------------------------------------------
+
+cdef struct Gradient:
+    f16 shift
+    f16 factor
+    f16 c1
+    f16 c2
+
+
+cdef inline f16 gradient(Gradient a, const float* dy, const float* x) noexcept nogil:
+    # fma(dy, factor, fma(x − shift, c₂, c₁))
+    return fma16(load16(dy), a.factor, fma16(subtract16(load16(x), a.shift), a.c2, a.c1))
+
+
+cdef inline inlined gradient_one(
+    const float* dy, const float* x, float* dx, Py_ssize_t n, double shift, double factor, double c1, double c2,
+) noexcept nogil:
+    # n ≥ VECTOR
+    cdef Gradient a
+    cdef Py_ssize_t last = n - VECTOR
+    cdef Py_ssize_t i = 0
+    cdef f16 end
+    a.shift, a.factor = spread16(<float>shift), spread16(<float>factor)
+    a.c1, a.c2 = spread16(<float>c1), spread16(<float>c2)
+    end = gradient(a, dy + last, x + last)
+    while i < last:
+        store16(dx + i, gradient(a, dy + i, x + i))
+        i += VECTOR
+    store16(dx + last, end)
+
+
+cdef inline apart multiply_by(const float* dy, float* dx, Py_ssize_t n, float by) noexcept nogil:
+    # n ≥ VECTOR
+    cdef f16 factor = spread16(by)
+    cdef Py_ssize_t last = n - VECTOR
+    cdef Py_ssize_t i = 0
+    while i < last:
+        store16(dx + i, multiply16(load16(dy + i), factor))
+        i += VECTOR
+    store16(dx + last, multiply16(load16(dy + last), factor))

@@ -26,6 +26,7 @@ from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport dd, dd_add, dd_scale
 from fastnn._kernels.norm cimport DISTANT, Group, Means, View, count_of, deviation, means_of, start_of
 from fastnn._kernels.norm_call cimport Call, offer
+from fastnn._kernels.row_floats cimport VECTOR, WIDE, gradient_one, multiply_by, multiply_runs
 from fastnn._kernels.rows cimport BATCH, batch_of, block_of, run_products
 
 __all__ = ["rows_backward"]
@@ -76,10 +77,14 @@ cdef inline double weight_of(Backward* p, Py_ssize_t g, Py_ssize_t k, floating e
 
 
 cdef inline void close_segment(
-    dd sum, dd product, const Group* group, dd* segment,
+    dd sum, dd product, const Group* group, dd* segment, floating example,
 ) noexcept nogil:
     segment[0] = sum
-    segment[1] = dd_scale(dd_add(product, dd_scale(sum, -group.lo)), group.rstd)
+    if floating is float:
+        segment[1].high = (product.high - group.lo * sum.high) * group.rstd
+        segment[1].low = 0
+    else:
+        segment[1] = dd_scale(dd_add(product, dd_scale(sum, -group.lo)), group.rstd)
 
 
 cdef inline void batch_sums(
@@ -90,21 +95,33 @@ cdef inline void batch_sums(
     cdef Py_ssize_t stride = p.view.groups * p.view.inner
     cdef dd sums[BATCH]
     cdef dd products[BATCH]
+    cdef double shift[BATCH]
     cdef const Group* group
     cdef Py_ssize_t first, last, s, a, at
+    cdef bint plain
     # segments are numbered through the groups of a batch; at most BATCH of them at a time
     first = 0
     while first < count * p.entries:
         last = min(first + BATCH, count * p.entries)
         for s in range(last - first):
             sums[s].high = sums[s].low = products[s].high = products[s].low = 0
+        plain = floating is float and p.length >= WIDE
+        for s in range(first, last):
+            group = p.groups + g + (s // p.entries if p.entries > 1 else s)
+            shift[s - first] = group.shift
+            plain = plain and group.scale == 1
         for a in range(p.view.reduced):
-            for s in range(first, last):
+            if floating is float and plain:
+                at = a * stride + first * p.length
+                multiply_runs(
+                    dy + at, x + at, dx + at if p.distant else NULL, last - first, p.length, shift, sums, products)
+            for s in range(first, last if p.constant or not plain else first):
                 group = p.groups + g + (s // p.entries if p.entries > 1 else s)
                 at = a * stride + s * p.length
-                run_products(
-                    dy + at, x + at, dx + at if p.distant else NULL, p.length, group.shift, group.scale,
-                    sums + s - first, products + s - first)
+                if not plain:
+                    run_products(
+                        dy + at, x + at, dx + at if p.distant else NULL, p.length, group.shift, group.scale,
+                        sums + s - first, products + s - first)
                 if p.constant:
                     scaled_run(
                         dy + at, dx + at, p.length,
@@ -112,7 +129,7 @@ cdef inline void batch_sums(
         for s in range(first, last):
             close_segment(
                 sums[s - first], products[s - first], p.groups + g + s // p.entries,
-                p.segments + 2 * (g * p.entries + s))
+                p.segments + 2 * (g * p.entries + s), x[0])
         first = last
 
 
@@ -120,6 +137,9 @@ cdef inline void batch_sums(
 
 cdef inline void scaled_run(const floating* dy, floating* dx, Py_ssize_t n, double factor) noexcept nogil:
     cdef Py_ssize_t i
+    if floating is float and n >= VECTOR:
+        multiply_by(dy, dx, n, <float>factor)
+        return
     for i in range(n):
         dx[i] = dy[i] * <floating>factor
 
@@ -179,8 +199,20 @@ cdef inline apart segment_run(
         gradient_run(dy, x, dx, mask, n, line, True)
     elif line.scale != 1:
         gradient_run(dy, x, dx, NULL, n, line, True)
+    elif floating is float and n >= VECTOR:
+        gradient_one(dy, x, dx, n, line.shift, line.factor, line.c1, line.c2)
     else:
         gradient_run(dy, x, dx, NULL, n, line, False)
+
+
+cdef inline apart gradient_runs(
+    const float* dy, const float* x, float* dx, Py_ssize_t count, Py_ssize_t n, const Line* lines,
+) noexcept nogil:
+    # neighbouring runs of n ≥ VECTOR elements, unscaled
+    cdef Py_ssize_t r, at
+    for r in range(count):
+        at = r * n
+        gradient_one(dy + at, x + at, dx + at, n, lines[r].shift, lines[r].factor, lines[r].c1, lines[r].c2)
 
 
 cdef inline Means group_means(Backward* p, Py_ssize_t g, const unsigned char* mask, floating example) noexcept nogil:
@@ -216,9 +248,15 @@ cdef inline void batch_gradients(
     cdef Means means[BATCH]
     cdef Line lines[BATCH]
     cdef Py_ssize_t r, a, k, at
+    cdef bint scaled = False
     for r in range(count):
         means[r] = group_means(p, g + r, mask + r * p.view.inner if mask != NULL else NULL, x[0])
         lines[r] = line_of(p.groups + g + r, weight_of(p, g + r, 0, x[0]), means + r)
+        scaled = scaled or lines[r].scale != 1
+    if floating is float and p.length >= VECTOR and mask == NULL and not scaled and p.entries == 1:
+        for a in range(p.view.reduced):
+            gradient_runs(dy + a * stride, x + a * stride, dx + a * stride, count, p.length, lines)
+        return
     for a in range(p.view.reduced):
         for r in range(count):
             for k in range(p.entries):
@@ -264,18 +302,21 @@ cdef inline void put(void* target, Py_ssize_t at, dd value, bint double_precisio
 
 
 cdef void reduce_segments(Backward* p) noexcept nogil:
-    # groups that share weights, in order → dweight, dbias
+    # groups that share weights, in order, into the first of them → dweight, dbias
     cdef Py_ssize_t total = p.period * p.entries
     cdef Py_ssize_t j, c
-    cdef dd b, w
+    cdef dd* sums = p.segments
+    cdef dd* more
+    for c in range(1, p.view.outer * p.view.groups // p.period):
+        more = p.segments + 2 * c * total
+        for j in range(2 * total):
+            if p.double_precision:
+                sums[j] = dd_add(sums[j], more[j])
+            else:
+                sums[j].high += more[j].high
     for j in range(total):
-        b = p.segments[2 * j]
-        w = p.segments[2 * j + 1]
-        for c in range(1, p.view.outer * p.view.groups // p.period):
-            b = dd_add(b, p.segments[2 * (c * total + j)])
-            w = dd_add(w, p.segments[2 * (c * total + j) + 1])
-        put(p.dbias, j, b, p.double_precision)
-        put(p.dweight, j, w, p.double_precision)
+        put(p.dbias, j, sums[2 * j], p.double_precision)
+        put(p.dweight, j, sums[2 * j + 1], p.double_precision)
 
 
 cdef void run_backward(Backward* p) noexcept nogil:

@@ -16,7 +16,8 @@ Design
 """
 
 from cython cimport floating
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
@@ -28,20 +29,28 @@ from fastnn._kernels.norm cimport (
     DISTANT, Group, Means, View, claim_lines, count_of, input_gradient, means_of, normalized, offset_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
+from fastnn._kernels.own_floats cimport (
+    C1, C2, OFFSET, ROW_PARAMETERS, RSTD, SCALE, SHIFT, own_strips, own_sums,
+)
 from fastnn._kernels.rows cimport exact_sum_of, sum_of
 
 __all__ = ["rows_backward_own"]
 
 cdef enum:
+    # Rows of a tile. Of rows between these widths half as many: their dy and x then stay in the first-level cache.
     TILE_ROWS = 8
+    NARROW_ROW = 512
+    WIDE_ROW = 1024
     FLUSH_DOUBLE = 4
     # columns of a strip: its sums fit the registers
     STRIP = 64
     NARROW = 16
-    # rows of a chunk: as many as bring CHUNK elements, within these bounds; and the most chunks
-    CHUNK = 65536
+    # Rows of a chunk: as many as bring CHUNK elements, within these bounds, but not more than leave some chunks for
+    # every thread; and the most chunks. The sums of a chunk are read and written with every tile.
+    CHUNK = 262144
     LEAST_ROWS = 8
     MOST_ROWS = 64
+    SOME_CHUNKS = 4
     CHUNKS = 32
     # columns whose chunks are added by one task
     REDUCED = 1024
@@ -59,22 +68,25 @@ cdef struct Backward:
     bint centered               # False: RMS norm, no mean was taken
     bint double_precision
     bint distant                # the result does not fit a near cache
+    Py_ssize_t tile_rows
     Py_ssize_t chunk_rows       # of one residue of the period
     Py_ssize_t chunks
-    double* columns             # scratch (chunks, 4, period · n): Σdy, Σdy·x̂, high and low parts
+    double* columns             # scratch (chunks, rows of sums, period · n), see below
     void* dweight               # OUT  (period · n)
     void* dbias                 # OUT  likewise
 
 
-# What a row of a tile needs.
+# Sums down the columns: Σdy, Σdy·x̂ and, of double data, their low parts.
 cdef enum:
-    SHIFT
-    SCALE
-    RSTD
-    OFFSET
-    C1              # −rstd · Σg/n
-    C2              # −rstd · Σgx̂/n
-    ROW_PARAMETERS
+    DY
+    DYX
+    DY_LOW
+    DYX_LOW
+    SUMS
+
+
+cdef inline Py_ssize_t sums_of(Backward* p) noexcept nogil:
+    return SUMS if p.double_precision else DY_LOW
 
 
 # ---- sums along a row ------------------------------------------------------------------------------------------------
@@ -194,7 +206,7 @@ cdef inline inlined strip(
     const floating* dy, const floating* x, floating* dx,    # at the strip of the first row; rows lie `stride` apart
     const unsigned char* mask, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width, const floating* weight,
     const floating* parameters,                             # (rows, ROW_PARAMETERS)
-    bint cold, double* sums, Py_ssize_t columns,            # INOUT (4, columns): Σdy, Σdy·x̂, high and low parts
+    bint cold, double* sums, Py_ssize_t columns,            # INOUT (rows of sums, columns)
 ) noexcept nogil:
     # `width` and `cold` are constants where this is inlined: without `cold` every scale is 1, and mask NULL
     cdef floating shift, scale, rstd, offset, c1, c2, xhat, d
@@ -221,8 +233,8 @@ cdef inline inlined strip(
                 d * weight[j], xhat, rstd, c1, c2, mask == NULL or mask[r * stride + j] != 0, scale, cold)
         for j in range(width):      # apart, so that nothing that is read can be what is written
             dx[r * stride + j] = out[j]
-    add_to_lanes(sum_dy, 0, width, sums, sums + columns)
-    add_to_lanes(sum_dyx, 0, width, sums + 2 * columns, sums + 3 * columns)
+    add_to_lanes(sum_dy, 0, width, sums + DY * columns, sums + DY_LOW * columns)
+    add_to_lanes(sum_dyx, 0, width, sums + DYX * columns, sums + DYX_LOW * columns)
 
 
 cdef inline apart strips(
@@ -261,14 +273,25 @@ cdef inline void tile(
     cdef dd sums_gd[TILE_ROWS]
     cdef Py_ssize_t start = first * n
     cdef Py_ssize_t r, at
+    cdef const Group* group
     cdef bint cold = False
     for r in range(rows):
         at = (first + r * p.period) * n
-        row_products(
-            dy + at, x + at, weight, dx + at if p.distant else NULL, n, p.groups + first + r * p.period, sums_g + r,
-            sums_gd + r)
-        cold = cold or p.groups[first + r * p.period].scale != 1
+        group = p.groups + first + r * p.period
+        if floating is float and group.scale == 1:
+            own_sums(
+                dy + at, x + at, weight, dx + at if p.distant else NULL, n, <float>group.shift, &sums_g[r].high,
+                &sums_gd[r].high)
+        else:
+            row_products(
+                dy + at, x + at, weight, dx + at if p.distant else NULL, n, group, sums_g + r, sums_gd + r)
+        cold = cold or group.scale != 1
     tile_parameters(p, first, rows, sums_g, sums_gd, parameters)
+    if floating is float and not cold and p.mask == NULL:
+        own_strips(
+            dy + start, x + start, dx + start, p.period * n, rows, n, weight, parameters, sums,
+            sums + DYX * p.period * n)
+        return
     strips(
         dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL, p.period * n, rows, n, weight,
         parameters, cold, sums, p.period * n)
@@ -281,12 +304,16 @@ cdef inline void chunk(
 ) noexcept nogil:
     cdef Py_ssize_t residue = block % p.period
     cdef Py_ssize_t number = block // p.period
-    cdef double* sums = p.columns + 4 * number * p.period * p.view.inner + residue * p.view.inner
+    cdef Py_ssize_t total = p.period * p.view.inner
+    cdef double* sums = p.columns + number * sums_of(p) * total + residue * p.view.inner
+    cdef Py_ssize_t q
     cdef Py_ssize_t last = min((number + 1) * p.chunk_rows, p.view.groups // p.period)
     cdef Py_ssize_t row = number * p.chunk_rows
+    for q in range(sums_of(p)):
+        memset(sums + q * total, 0, p.view.inner * sizeof(double))
     while row < last:
-        tile(p, row * p.period + residue, min(<Py_ssize_t>TILE_ROWS, last - row), sums, dy, x, dx)
-        row += TILE_ROWS
+        tile(p, row * p.period + residue, min(p.tile_rows, last - row), sums, dy, x, dx)
+        row += p.tile_rows
 
 
 cdef void chunk_block(void* arguments, Py_ssize_t block) noexcept nogil:
@@ -297,13 +324,6 @@ cdef void chunk_block(void* arguments, Py_ssize_t block) noexcept nogil:
         chunk(p, block, <const float*>p.dy, <const float*>p.x, <float*>p.dx)
 
 
-cdef inline void put(void* target, Py_ssize_t at, double value, bint double_precision) noexcept nogil:
-    if double_precision:
-        (<double*>target)[at] = value
-    else:
-        (<float*>target)[at] = <float>value
-
-
 cdef void reduce_block(void* arguments, Py_ssize_t block) noexcept nogil:
     # chunks, in order → dweight, dbias of some columns
     cdef Backward* p = <Backward*>arguments
@@ -312,22 +332,25 @@ cdef void reduce_block(void* arguments, Py_ssize_t block) noexcept nogil:
     cdef Py_ssize_t last = min(first + REDUCED, total)
     cdef double* sums = p.columns
     cdef double* part
-    cdef Py_ssize_t c, j
+    cdef Py_ssize_t c, j, q
     for c in range(1, p.chunks):
-        part = sums + 4 * c * total
-        if p.double_precision:
-            add_to_lanes(part, first, last, sums, sums + total)
-            add_to_lanes(part + 2 * total, first, last, sums + 2 * total, sums + 3 * total)
-            for j in range(first, last):
-                sums[total + j] += part[total + j]
-                sums[3 * total + j] += part[3 * total + j]
-        else:
-            for j in range(first, last):
-                sums[j] += part[j]
-                sums[2 * total + j] += part[2 * total + j]
-    for j in range(first, last):
-        put(p.dbias, j, sums[j] + sums[total + j], p.double_precision)
-        put(p.dweight, j, sums[2 * total + j] + sums[3 * total + j], p.double_precision)
+        part = sums + c * sums_of(p) * total
+        for q in range(DY_LOW):
+            if p.double_precision:
+                add_to_lanes(part + q * total, first, last, sums + q * total, sums + (DY_LOW + q) * total)
+                for j in range(first, last):
+                    sums[(DY_LOW + q) * total + j] += part[(DY_LOW + q) * total + j]
+            else:
+                for j in range(first, last):
+                    sums[q * total + j] += part[q * total + j]
+    if p.double_precision:
+        for j in range(first, last):
+            (<double*>p.dbias)[j] = sums[DY * total + j] + sums[DY_LOW * total + j]
+            (<double*>p.dweight)[j] = sums[DYX * total + j] + sums[DYX_LOW * total + j]
+    else:
+        for j in range(first, last):
+            (<float*>p.dbias)[j] = <float>sums[DY * total + j]
+            (<float*>p.dweight)[j] = <float>sums[DYX * total + j]
 
 
 cdef void run_backward(Backward* p) noexcept nogil:
@@ -349,10 +372,11 @@ cdef int backward(const Call* call) noexcept nogil:
     p.groups = call.groups
     p.dweight, p.dbias = call.dweight, call.dbias
     p.period, p.centered, p.double_precision = call.period, call.centered, call.double_precision
-    p.chunk_rows = max(<Py_ssize_t>LEAST_ROWS, min(<Py_ssize_t>MOST_ROWS, CHUNK // p.view.inner // 8 * 8))
-    p.chunk_rows = max(p.chunk_rows, (rows + CHUNKS - 1) // CHUNKS)
+    p.tile_rows = TILE_ROWS if p.view.inner <= NARROW_ROW or p.view.inner > WIDE_ROW else TILE_ROWS // 2
+    p.chunk_rows = min(<Py_ssize_t>MOST_ROWS, CHUNK // p.view.inner, (rows + SOME_CHUNKS - 1) // SOME_CHUNKS)
+    p.chunk_rows = max((p.chunk_rows + 7) // 8 * 8, <Py_ssize_t>LEAST_ROWS, (rows + CHUNKS - 1) // CHUNKS)
     p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows
-    p.columns = <double*>calloc(4 * p.chunks * p.period * p.view.inner, sizeof(double))
+    p.columns = <double*>malloc(p.chunks * sums_of(&p) * p.period * p.view.inner * sizeof(double))
     if p.columns == NULL:
         return -1
     run_backward(&p)

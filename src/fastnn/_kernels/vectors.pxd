@@ -6,6 +6,7 @@
 
 cdef extern from *:
     """
+    #include <string.h>
     #if defined(__AVX__)
       #include <immintrin.h>
     #endif
@@ -18,7 +19,7 @@ cdef extern from *:
       #define fastnn_part_widen(x) _mm512_cvtps_pd(_mm256_loadu_ps(x))
       #define fastnn_part_load_d8(x) _mm512_loadu_pd(x)
       #define fastnn_part_load_f16(x) _mm512_loadu_ps(x)
-      #define fastnn_part_store(y, a) _mm512_storeu_ps(y, a)
+      #define fastnn_part_store_f16(y, a) _mm512_storeu_ps(y, a)
       #define fastnn_part_store_d8(y, a) _mm512_storeu_pd(y, a)
       #define fastnn_part_fma_d8(a, b, c) _mm512_fmadd_pd(a, b, c)
       #define fastnn_part_fma_f16(a, b, c) _mm512_fmadd_ps(a, b, c)
@@ -31,7 +32,7 @@ cdef extern from *:
       #define fastnn_part_widen(x) _mm256_cvtps_pd(_mm_loadu_ps(x))
       #define fastnn_part_load_d8(x) _mm256_loadu_pd(x)
       #define fastnn_part_load_f16(x) _mm256_loadu_ps(x)
-      #define fastnn_part_store(y, a) _mm256_storeu_ps(y, a)
+      #define fastnn_part_store_f16(y, a) _mm256_storeu_ps(y, a)
       #define fastnn_part_store_d8(y, a) _mm256_storeu_pd(y, a)
       #define fastnn_part_fma_d8(a, b, c) _mm256_fmadd_pd(a, b, c)
       #define fastnn_part_fma_f16(a, b, c) _mm256_fmadd_ps(a, b, c)
@@ -46,7 +47,7 @@ cdef extern from *:
       #define fastnn_part_widen(x) (fastnn_part_d8){(x)[0], (x)[1]}
       #define fastnn_part_load_d8(x) (*(const fastnn_any_d8 *)(x))
       #define fastnn_part_load_f16(x) (*(const fastnn_any_f16 *)(x))
-      #define fastnn_part_store(y, a) (*(fastnn_any_f16 *)(y) = (a))
+      #define fastnn_part_store_f16(y, a) (*(fastnn_any_f16 *)(y) = (a))
       #define fastnn_part_store_d8(y, a) (*(fastnn_any_d8 *)(y) = (a))
       #if defined(__ARM_FEATURE_FMA)
         #define FASTNN_ONE(f, k) f((a)[k], (b)[k], (c)[k])
@@ -62,6 +63,8 @@ cdef extern from *:
     typedef struct { FASTNN_PARTS(d8); } fastnn_d8;
     typedef struct { FASTNN_PARTS(f16); } fastnn_f16;
 
+    static const int fastnn_ones[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+
     #define FASTNN_INLINE static inline __attribute__((always_inline))
     #define FASTNN_SPREAD(k) r.p##k = (__typeof__(r.p##k)){0} + a;
     #define FASTNN_ADD(k) r.p##k = a.p##k + b.p##k;
@@ -72,8 +75,8 @@ cdef extern from *:
     #define FASTNN_LOAD_d8(k) r.p##k = fastnn_part_load_d8(x + FASTNN_LANES_PART * k);
     #define FASTNN_LOAD_f16(k) r.p##k = fastnn_part_load_f16(x + 2 * FASTNN_LANES_PART * k);
     #define FASTNN_WIDEN(k) r.p##k = fastnn_part_widen(x + FASTNN_LANES_PART * k);
-    #define FASTNN_STORE(k) fastnn_part_store(y + 2 * FASTNN_LANES_PART * k, a.p##k);
     #define FASTNN_STORE_d8(k) fastnn_part_store_d8(y + FASTNN_LANES_PART * k, a.p##k);
+    #define FASTNN_STORE_f16(k) fastnn_part_store_f16(y + 2 * FASTNN_LANES_PART * k, a.p##k);
 
     #define FASTNN_FUNCTION(TYPE, NAME, ARGUMENTS, DO) \\
       FASTNN_INLINE fastnn_##TYPE fastnn_##NAME ARGUMENTS { fastnn_##TYPE r; FASTNN_EACH(DO) return r; }
@@ -87,7 +90,7 @@ cdef extern from *:
     FASTNN_ARITHMETIC(d8, double)
     FASTNN_ARITHMETIC(f16, float)
     FASTNN_FUNCTION(d8, widen, (const float *x), FASTNN_WIDEN)
-    FASTNN_INLINE void fastnn_store(float *y, fastnn_f16 a) { FASTNN_EACH(FASTNN_STORE) }
+    FASTNN_INLINE void fastnn_store(float *y, fastnn_f16 a) { FASTNN_EACH(FASTNN_STORE_f16) }
     FASTNN_INLINE void fastnn_store_d8(double *y, fastnn_d8 a) { FASTNN_EACH(FASTNN_STORE_d8) }
 
     FASTNN_INLINE fastnn_d8 fastnn_from(fastnn_d8 a, long long first) {
@@ -98,6 +101,59 @@ cdef extern from *:
         (integers)(*(const integers *)(lane + FASTNN_LANES_PART * k) >= (integers){0} + first));
       FASTNN_EACH(FASTNN_FROM)
       return r;
+    }
+    /* The first n of 16 floats, 0 < n < 16: others are neither read, zero instead, nor written. */
+    FASTNN_INLINE fastnn_f16 fastnn_load_first(const float *x, Py_ssize_t n) {
+      fastnn_f16 r;
+    #if defined(__AVX512F__)
+      r.p0 = _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), x);
+    #elif defined(__AVX__)
+      r.p0 = _mm256_maskload_ps(x, _mm256_loadu_si256((const __m256i *)(fastnn_ones + 16 - n)));
+      r.p1 = n > 8 ? _mm256_maskload_ps(x + 8, _mm256_loadu_si256((const __m256i *)(fastnn_ones + 24 - n)))
+                   : _mm256_setzero_ps();
+    #else
+      float copy[16] = {0};
+      memcpy(copy, x, (size_t)n * sizeof(float));
+      r = fastnn_load_f16(copy);
+    #endif
+      return r;
+    }
+    FASTNN_INLINE void fastnn_store_first(float *y, fastnn_f16 a, Py_ssize_t n) {
+    #if defined(__AVX512F__)
+      _mm512_mask_storeu_ps(y, (__mmask16)((1u << n) - 1), a.p0);
+    #elif defined(__AVX__)
+      _mm256_maskstore_ps(y, _mm256_loadu_si256((const __m256i *)(fastnn_ones + 16 - n)), a.p0);
+      if (n > 8) _mm256_maskstore_ps(y + 8, _mm256_loadu_si256((const __m256i *)(fastnn_ones + 24 - n)), a.p1);
+    #else
+      float copy[16];
+      fastnn_store(copy, a);
+      memcpy(y, copy, (size_t)n * sizeof(float));
+    #endif
+    }
+    /* the low and the high half, as doubles */
+    FASTNN_INLINE fastnn_d8 fastnn_low_half(fastnn_f16 a) {
+    #if defined(__AVX512F__)
+      return (fastnn_d8){_mm512_cvtps_pd(_mm512_castps512_ps256(a.p0))};
+    #elif defined(__AVX__)
+      return (fastnn_d8){
+        _mm256_cvtps_pd(_mm256_castps256_ps128(a.p0)), _mm256_cvtps_pd(_mm256_extractf128_ps(a.p0, 1))};
+    #else
+      float copy[16];
+      fastnn_store(copy, a);
+      return fastnn_widen(copy);
+    #endif
+    }
+    FASTNN_INLINE fastnn_d8 fastnn_high_half(fastnn_f16 a) {
+    #if defined(__AVX512F__)
+      return (fastnn_d8){_mm512_cvtps_pd(_mm512_extractf32x8_ps(a.p0, 1))};
+    #elif defined(__AVX__)
+      return (fastnn_d8){
+        _mm256_cvtps_pd(_mm256_castps256_ps128(a.p1)), _mm256_cvtps_pd(_mm256_extractf128_ps(a.p1, 1))};
+    #else
+      float copy[16];
+      fastnn_store(copy, a);
+      return fastnn_widen(copy + 8);
+    #endif
     }
     FASTNN_INLINE double fastnn_total(fastnn_d8 a) {
     #if defined(__AVX512F__)
@@ -122,8 +178,9 @@ cdef extern from *:
     d8 add "fastnn_add_d8" (d8 a, d8 b) noexcept nogil
     d8 subtract "fastnn_subtract_d8" (d8 a, d8 b) noexcept nogil
     d8 fma8 "fastnn_fma_d8" (d8 a, d8 b, d8 c) noexcept nogil
-    d8 widen "fastnn_widen" (const float* x) noexcept nogil
+    d8 load8 "fastnn_load_d8" (const double* x) noexcept nogil
     void store8 "fastnn_store_d8" (double* y, d8 a) noexcept nogil
+    d8 widen "fastnn_widen" (const float* x) noexcept nogil
     # lanes first … 7, and zeros before them
     d8 lanes_from "fastnn_from" (d8 a, Py_ssize_t first) noexcept nogil
     # ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7))
@@ -136,3 +193,8 @@ cdef extern from *:
     f16 multiply16 "fastnn_multiply_f16" (f16 a, f16 b) noexcept nogil
     f16 fma16 "fastnn_fma_f16" (f16 a, f16 b, f16 c) noexcept nogil
     void store16 "fastnn_store" (float* y, f16 a) noexcept nogil
+    # the first n, 0 < n < 16: no other is read, zero instead, or written
+    f16 load_first "fastnn_load_first" (const float* x, Py_ssize_t n) noexcept nogil
+    void store_first "fastnn_store_first" (float* y, f16 a, Py_ssize_t n) noexcept nogil
+    d8 low_half "fastnn_low_half" (f16 a) noexcept nogil
+    d8 high_half "fastnn_high_half" (f16 a) noexcept nogil
