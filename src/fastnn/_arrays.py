@@ -128,8 +128,8 @@ def direct_out(out: Array | None, source: Array, others: Sequence[Array | None] 
     """
     if out is None or contiguous(out, source.dtype) is not out:
         return None
-    same = out.ctypes.data == source.ctypes.data
-    if not same and overlaps(out, source):
+    # the addresses come last: asking for one takes longer than all else here
+    if out is not source and overlaps(out, source) and out.ctypes.data != source.ctypes.data:
         return None
     return None if any(other is not None and overlaps(out, other) for other in others) else out
 

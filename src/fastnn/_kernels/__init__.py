@@ -52,7 +52,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "clip_gradients", "gradient_norm", "parameter_norm", "project_ball", "project_rows", "sgd_step",
         "zero_gradients",
     ),
-    "softmax": ("SoftmaxStep", "softmax_rows", "softmax_rows_backward"),
+    "softmax": ("SoftmaxStep", "softmax", "softmax_backward"),
     "sums": ("add_bias", "channel_sums"),
 }  # fmt: skip
 _HOMES = {name: module for module, names in MODULES.items() for name in names}

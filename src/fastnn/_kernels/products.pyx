@@ -20,7 +20,7 @@ cimport numpy as cnp
 from cython cimport floating
 
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels.gate cimport regular
+from fastnn._kernels.gate cimport disjoint, regular
 from fastnn._kernels.strips cimport STRIP, add_rows_of_products, two_rows_of_products
 from fastnn._kernels.tiles cimport COLUMNS, ROWS, tile
 from fastnn._kernels.turned cimport copy_transposed
@@ -404,11 +404,24 @@ def matrix_product(
     run(&p, cnp.PyArray_ITEMSIZE(a))
 
 
-def linear_product(object x, object w, object bias):
-    """x·wᵀ plus bias of regular arrays x (rows, k), w (n, k), bias (n) or None; None if they are anything else."""
+cdef inline bint takes(object out, int dtype, const cnp.npy_intp* shape, object x, object w, object bias) noexcept:
+    # whether the product of these can be written straight into `out`
+    return (
+        regular(out) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and cnp.PyArray_TYPE(<cnp.ndarray>out) == dtype
+        and cnp.PyArray_NDIM(<cnp.ndarray>out) == 2 and cnp.PyArray_DIM(<cnp.ndarray>out, 0) == shape[0]
+        and cnp.PyArray_DIM(<cnp.ndarray>out, 1) == shape[1]
+        and disjoint(out, x) and disjoint(out, w) and disjoint(out, bias)
+    )
+
+
+def linear_product(object x, object w, object bias, object out=None):
+    """x·wᵀ plus bias of regular arrays x (rows, k), w (n, k), bias (n) or None; None if they are anything else.
+
+    `out`, if given, is (rows, n) and overlaps none of them.
+    """
     cdef Multiply p
     cdef cnp.npy_intp shape[2]
-    cdef cnp.ndarray u, v, c, out
+    cdef cnp.ndarray u, v, c
     cdef int dtype
     if not regular(x) or not regular(w) or not (bias is None or regular(bias)):
         return None
@@ -426,8 +439,11 @@ def linear_product(object x, object w, object bias):
             return None
         p.bias = cnp.PyArray_DATA(c)
     shape[0], shape[1] = cnp.PyArray_DIM(u, 0), cnp.PyArray_DIM(v, 0)
-    out = cnp.PyArray_EMPTY(2, shape, dtype, 0)
-    p.a, p.b, p.out = matrix_of(u), transposed(matrix_of(v)), matrix_of(out)
+    if out is None:
+        out = cnp.PyArray_EMPTY(2, shape, dtype, 0)
+    elif not takes(out, dtype, shape, x, w, bias):
+        return None
+    p.a, p.b, p.out = matrix_of(u), transposed(matrix_of(v)), matrix_of(<cnp.ndarray>out)
     p.m, p.k, p.n = shape[0], cnp.PyArray_DIM(u, 1), shape[1]
     p.add, p.along_columns = False, True
     p.double_precision = dtype == cnp.NPY_DOUBLE

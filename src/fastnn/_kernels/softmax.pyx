@@ -7,18 +7,20 @@ Design
 """
 
 cimport numpy as cnp
+from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cython cimport floating
 from libc.math cimport log
 
 from fastnn._kernels._plan cimport Operands, Step
-from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels._runtime cimport parallel_for, task
 from fastnn._kernels.elementary cimport exponential
+from fastnn._kernels.gate cimport like, regular, same_form, shifted
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.row_exponentials cimport LANES, load, merged, row_maximum, row_sum_exp
 
 cnp.import_array()
 
-__all__ = ["SoftmaxStep", "softmax_rows", "softmax_rows_backward"]
+__all__ = ["SoftmaxStep", "softmax", "softmax_backward"]
 
 cdef enum:
     BLOCK = 8192  # elements that a thread claims at a time, about
@@ -158,34 +160,63 @@ cdef void backward_task(void* arguments, Py_ssize_t block) noexcept nogil:
             backward_row(p, row, <float>0)
 
 
-def softmax_rows(cnp.ndarray x, cnp.ndarray y, Py_ssize_t rows, Py_ssize_t n, bint logarithm):
-    """y from x, both C-contiguous and seen as (rows, n); y may be x."""
-    cdef Softmax p
-    p.x, p.out = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
-    p.rows, p.n, p.logarithm = rows, n, logarithm
-    p.rows_per_block = max(<Py_ssize_t>1, BLOCK // max(<Py_ssize_t>1, n))
+cdef void run(Softmax* p, task function, cnp.ndarray x, double work) noexcept:
+    # over all rows of x, its last axis; `work` as a multiple of its bytes
+    if cnp.PyArray_SIZE(x) == 0:
+        return
+    p.n = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+    p.rows = cnp.PyArray_SIZE(x) // p.n
+    p.rows_per_block = max(<Py_ssize_t>1, BLOCK // p.n)
     p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
     with nogil:
-        if n > 0:
-            parallel_for(
-                forward_task, &p, (rows + p.rows_per_block - 1) // p.rows_per_block, 6.0 * cnp.PyArray_NBYTES(x),
-            )
+        parallel_for(
+            function, p, (p.rows + p.rows_per_block - 1) // p.rows_per_block, work * cnp.PyArray_NBYTES(x))
 
 
-def softmax_rows_backward(
-    cnp.ndarray dy, cnp.ndarray y, cnp.ndarray dx, Py_ssize_t rows, Py_ssize_t n, bint logarithm,
-):
-    """dx from dy and the result y, all C-contiguous and seen as (rows, n)."""
+cdef inline bint last_axis(object x, object dim) noexcept:
+    # whether the array is regular, and `dim` its last axis; None is the first of 1 or 3 axes, else the second
+    cdef int beyond = 0
+    cdef int axes
+    cdef long long axis
+    if not regular(x):
+        return False
+    axes = cnp.PyArray_NDIM(<cnp.ndarray>x)
+    if dim is None:
+        return 1 <= axes <= 2
+    if type(dim) is not int:
+        return False
+    axis = PyLong_AsLongLongAndOverflow(dim, &beyond)
+    return axes > 0 and beyond == 0 and (axis == -1 or axis == axes - 1)
+
+
+def softmax(object x, object dim, bint logarithm, object out=None):
+    """Softmax along the last axis; None for another one, and if the array gate has to see x or out first."""
     cdef Softmax p
-    p.x, p.dy, p.out = cnp.PyArray_DATA(y), cnp.PyArray_DATA(dy), cnp.PyArray_DATA(dx)
-    p.rows, p.n, p.logarithm = rows, n, logarithm
-    p.rows_per_block = max(<Py_ssize_t>1, BLOCK // max(<Py_ssize_t>1, n))
-    p.double_precision = cnp.PyArray_TYPE(y) == cnp.NPY_DOUBLE
-    with nogil:
-        if n > 0:
-            parallel_for(
-                backward_task, &p, (rows + p.rows_per_block - 1) // p.rows_per_block, 4.0 * cnp.PyArray_NBYTES(y),
-            )
+    if not last_axis(x, dim):
+        return None
+    if out is None:
+        out = like(<cnp.ndarray>x)
+    elif not (
+        same_form(<cnp.ndarray>x, out) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)
+        and not shifted(<cnp.ndarray>x, <cnp.ndarray>out)
+    ):
+        return None
+    p.x, p.out, p.logarithm = cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(<cnp.ndarray>out), logarithm
+    run(&p, forward_task, <cnp.ndarray>x, 6)
+    return out
+
+
+def softmax_backward(object dy, object y, object dim, bint logarithm):
+    """The input's gradient from the result y, which had its softmax along the last axis; None likewise."""
+    cdef Softmax p
+    if not last_axis(y, dim) or not same_form(<cnp.ndarray>y, dy):
+        return None
+    dx = like(<cnp.ndarray>y)
+    p.x, p.dy, p.out = (
+        cnp.PyArray_DATA(<cnp.ndarray>y), cnp.PyArray_DATA(<cnp.ndarray>dy), cnp.PyArray_DATA(<cnp.ndarray>dx))
+    p.logarithm = logarithm
+    run(&p, backward_task, <cnp.ndarray>y, 4)
+    return dx
 
 
 cdef void run_softmax(const void* settings, Operands* o) noexcept nogil:

@@ -57,11 +57,8 @@ def linear(input: Array, weight: Array, bias: Array | None = None, *, out: Array
     >>> F.linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [5.0, 6.0]]), np.array([0.5, 0.0]))
     array([[11.5, 17. ]])
     """
-    if out is None:
-        y = _kernels.linear_product(input, weight, bias)
-        if y is not None:
-            return y
-    return _affine(*_operands(input, weight, bias), out)
+    y = _kernels.linear_product(input, weight, bias, out)
+    return y if y is not None else _affine(*_operands(input, weight, bias), out)
 
 
 def linear_forward(
@@ -76,10 +73,9 @@ def linear_forward(
     >>> F.linear_backward(np.ones((1, 1)), ctx)
     (array([[3., 4.]]), array([[1., 1.]]), None)
     """
-    if out is None:
-        y = _kernels.linear_product(input, weight, bias)
-        if y is not None:
-            return y, LinearContext(input, weight, bias is not None)
+    y = _kernels.linear_product(input, weight, bias, out)
+    if y is not None:
+        return y, LinearContext(input, weight, bias is not None)
     x, w, b = _operands(input, weight, bias)
     refuse_overlap(out, x, w)
     return _affine(x, w, b, out), LinearContext(x, w, b is not None)

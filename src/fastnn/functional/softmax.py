@@ -1,6 +1,5 @@
 """Softmax and log-softmax along one axis, and their gradients."""
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +59,8 @@ def softmax(input: Array, dim: int | None = None, *, out: Array | None = None) -
     >>> F.softmax(np.log(np.array([[1.0, 3.0], [2.0, 2.0]])), dim=1)
     array([[0.25, 0.75], [0.5 , 0.5 ]])
     """
-    return _softmax(input, dim, out, False)[0]
+    y = _kernels.softmax(input, dim, False, out)
+    return y if y is not None else _softmax(input, dim, out, False)[0]
 
 
 def softmax_forward(input: Array, dim: int | None = None, *, out: Array | None = None) -> tuple[Array, SoftmaxContext]:
@@ -73,8 +73,7 @@ def softmax_forward(input: Array, dim: int | None = None, *, out: Array | None =
     >>> F.softmax_backward(np.array([[1.0, 0.0]]), ctx)
     array([[ 0.25, -0.25]])
     """
-    y, axis = _softmax(input, dim, out, False)
-    return y, SoftmaxContext(y, axis, False)
+    return _forward(input, dim, out, False)
 
 
 def softmax_backward(dy: Array, ctx: SoftmaxContext) -> Array:
@@ -119,7 +118,8 @@ def log_softmax(input: Array, dim: int | None = None, *, out: Array | None = Non
     >>> F.log_softmax(np.array([1000.0, 1000.0]), dim=0).round(4)
     array([-0.6931, -0.6931])
     """
-    return _softmax(input, dim, out, True)[0]
+    y = _kernels.softmax(input, dim, True, out)
+    return y if y is not None else _softmax(input, dim, out, True)[0]
 
 
 def log_softmax_forward(
@@ -134,8 +134,7 @@ def log_softmax_forward(
     >>> F.log_softmax_backward(np.array([[1.0, 0.0]]), ctx)
     array([[ 0.5, -0.5]])
     """
-    y, axis = _softmax(input, dim, out, True)
-    return y, SoftmaxContext(y, axis, True)
+    return _forward(input, dim, out, True)
 
 
 def log_softmax_backward(dy: Array, ctx: SoftmaxContext) -> Array:
@@ -150,6 +149,13 @@ def log_softmax_backward(dy: Array, ctx: SoftmaxContext) -> Array:
     return _backward(dy, ctx)
 
 
+def _forward(input: Array, dim: int | None, out: Array | None, logarithm: bool) -> tuple[Array, SoftmaxContext]:
+    y, axis = _kernels.softmax(input, dim, logarithm, out), -1
+    if y is None:
+        y, axis = _softmax(input, dim, out, logarithm)
+    return y, SoftmaxContext(y, axis, logarithm)
+
+
 def _softmax(input: Array, dim: int | None, out: Array | None, logarithm: bool) -> tuple[Array, int]:
     x = _arrays.floating(input, "input")
     axis, shape = _axis(dim, x), x.shape
@@ -158,30 +164,30 @@ def _softmax(input: Array, dim: int | None, out: Array | None, logarithm: bool) 
     if x.ndim == 0:
         x = x.reshape(1)
     if axis == x.ndim - 1:
-        target = _arrays.direct_out(out, x)
-        y = np.empty_like(x) if target is None else target
-        _run(x, y, logarithm)
+        y = _kernels.softmax(x, axis, logarithm, _arrays.direct_out(out, x) if x.shape == shape else None)
+        assert y is not None
     else:
         rows = np.moveaxis(x, axis, -1).copy()  # always new, also where all other axes have length 1
-        _run(rows, rows, logarithm)
+        _kernels.softmax(rows, -1, logarithm, rows)
         y = np.ascontiguousarray(np.moveaxis(rows, -1, axis))
     return _arrays.deliver(y.reshape(shape), out), axis
 
 
-def _run(x: Array, y: Array, logarithm: bool) -> None:
-    _kernels.softmax_rows(x, y, math.prod(x.shape[:-1]), x.shape[-1], logarithm)
-
-
 def _backward(dy: Array, ctx: SoftmaxContext) -> Array:
+    dx = _kernels.softmax_backward(dy, ctx.result, ctx.axis, ctx.logarithm)
+    return dx if dx is not None else _gated_backward(dy, ctx)
+
+
+def _gated_backward(dy: Array, ctx: SoftmaxContext) -> Array:
     shape = ctx.result.shape
     y = _arrays.floating(ctx.result, "result")
     dy = gradient(dy, y, shape)
     if y.ndim == 0:
         y, dy = y.reshape(1), dy.reshape(1)
-    if ctx.axis != y.ndim - 1:
+    if ctx.axis not in (-1, y.ndim - 1):
         y, dy = (np.ascontiguousarray(np.moveaxis(array, ctx.axis, -1)) for array in (y, dy))
-    dx = np.empty_like(y)
-    _kernels.softmax_rows_backward(dy, y, dx, math.prod(y.shape[:-1]), y.shape[-1], ctx.logarithm)
+    dx = _kernels.softmax_backward(dy, y, -1, ctx.logarithm)
+    assert dx is not None
     return np.ascontiguousarray(np.moveaxis(dx, -1, ctx.axis)).reshape(shape)
 
 
