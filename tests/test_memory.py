@@ -65,3 +65,24 @@ def test_threads_get_blocks_of_their_own():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_results_own_their_memory():
+    """They can be resized, start at a cache line, and tracemalloc sees them come and go."""
+    import tracemalloc
+
+    x = np.ones(2**16, np.float32)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        y = F.dropout(x, 0.0)
+        assert tracemalloc.get_traced_memory()[0] - before > x.nbytes
+        assert y.flags.owndata
+        assert y.base is None
+        assert y.ctypes.data % 64 == 0
+        y.resize(2 * y.size, refcheck=False)
+        assert tracemalloc.get_traced_memory()[0] - before > 2 * x.nbytes
+        del y
+        assert tracemalloc.get_traced_memory()[0] - before < 1000
+    finally:
+        tracemalloc.stop()

@@ -33,7 +33,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "convolution_weights": ("weight_gradient",),
     "depthwise": ("depthwise_products",),
-    "dropout": ("apply_mask", "draw_dropout", "dropout", "ready"),
+    "dropout": ("apply_mask", "draw_dropout", "dropout", "ready", "redraw_dropout"),
     "elementwise_loss": ("BCE_WITH_LOGITS", "MSE", "elementwise_loss", "elementwise_loss_backward"),
     "linear_step": ("LinearStep", "linear_panels"),
     "loss": ("cross_entropy_rows", "cross_entropy_rows_backward"),

@@ -289,6 +289,16 @@ def depthwise_products(
 def draw_dropout(
     x: object, p: object, mode: str, source: object, out: object = None
 ) -> tuple[Array, int, int, float] | None: ...
+def redraw_dropout(
+    dy: object,
+    seed: int,
+    stream: int,
+    p: float,
+    scale: float,
+    axes: tuple[int, ...],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+) -> Array | None: ...
 def ready(x: object) -> bool: ...
 def dropout(
     x: Array,

@@ -35,7 +35,7 @@ from fastnn._kernels.threefry cimport (
 
 cnp.import_array()
 
-__all__ = ["apply_mask", "draw_dropout", "dropout", "ready"]
+__all__ = ["apply_mask", "draw_dropout", "dropout", "ready", "redraw_dropout"]
 
 cdef enum:
     GROUP = 128  # elements decided by one chunk
@@ -311,6 +311,14 @@ def draw_dropout(object x, object p, str mode, object source, object out=None):
     cdef uint64_t stream = (<StreamCounter>source).next()
     y = run(<cnp.ndarray>x, p, &rule, (<StreamCounter>source)._seed, stream, 0, out)
     return y, (<StreamCounter>source)._seed, stream, rule.scale
+
+
+def redraw_dropout(object dy, uint64_t seed, uint64_t stream, double p, double scale, tuple axes, tuple shape, dtype):
+    """The quick way backward: `dropout` of dy with the fields of its context; None for what needs checks first."""
+    if axes or (p == 0 and scale == 1) or not regular(dy) or dy.dtype is not dtype or dy.shape != shape:
+        return None
+    cdef Rule rule = Rule(scale, -0.0, 0.0)
+    return run(<cnp.ndarray>dy, p, &rule, seed, stream, 0, None)
 
 
 # -- one mask value for many elements ----------------------------------------------------------------------------------
