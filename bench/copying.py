@@ -17,7 +17,8 @@ def _library() -> ctypes.CDLL:
     source = Path(__file__).with_name("copy.c")
     with tempfile.TemporaryDirectory() as folder:
         target = str(Path(folder, "copy.so"))
-        switches = ["-O2", "-fPIC", "-shared", "-pthread", f"-I{source.parents[1] / 'src/fastnn/_kernels'}"]
+        switches = ["-O2", "-fPIC", "-shared", "-pthread", "-D_GNU_SOURCE"]
+        switches.append(f"-I{source.parents[1] / 'src/fastnn/_kernels'}")
         command = [*os.environ.get("CC", "cc").split(), *switches, str(source), "-o", target]
         subprocess.run(command, check=True)
         library = ctypes.CDLL(target)
