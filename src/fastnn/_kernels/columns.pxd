@@ -11,7 +11,7 @@
 from cython cimport floating
 from libc.math cimport fabs
 
-from fastnn._kernels.inlining cimport inlined
+from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport dd, join, two_sum
 from fastnn._kernels.norm cimport LINE, SIDE, Group, Settled, View, inverse_power
 from fastnn._kernels.vectors cimport store8, widen as widen_some
@@ -35,11 +35,12 @@ cdef enum:
     SLIM = 16
     # most lanes of a panel, unless one group has more
     PANEL = 640
-    # Narrow rows are joined: to NARROW lanes where that comes out even; else to up to FOLDED, a multiple of JOINED
-    # where possible.
-    NARROW = 64
+    # Narrow rows are joined: as few as make whole strips of WHOLE lanes, if that comes out even within FOLDED lanes;
+    # else to about FOLDED lanes, if possible whole cache lines.
     FOLDED = 256
-    JOINED = 32
+    WHOLE = 64
+    SIXTEEN = 16
+    LEAST_ROWS = 8          # that are left by joining
     # elements and rows of a block of one panel, at the least; and the most blocks
     BLOCK = 32768
     BLOCK_ROWS = 128
@@ -69,18 +70,25 @@ cdef struct Layout:
     Py_ssize_t size         # elements of one outer index
 
 
+cdef inline Py_ssize_t joined(Py_ssize_t columns, Py_ssize_t lanes) noexcept nogil:
+    # the least number of rows that make a multiple of `lanes`, a power of two
+    return lanes // min(columns & -columns, lanes)
+
+
 cdef inline Layout layout_of(View* view) noexcept nogil:
     cdef Layout layout
     cdef Py_ssize_t step
     layout.outer = view.outer
     layout.columns = view.groups * view.inner
-    if NARROW % layout.columns == 0:
-        layout.fold = NARROW // layout.columns
-    else:
-        layout.fold = max(<Py_ssize_t>1, FOLDED // layout.columns)
-        step = JOINED // min(layout.columns & -layout.columns, <Py_ssize_t>JOINED)
-        if layout.fold >= step:
+    layout.fold = max(<Py_ssize_t>1, min(FOLDED // layout.columns, view.reduced // LEAST_ROWS))
+    if joined(layout.columns, WHOLE) <= layout.fold:
+        layout.fold = joined(layout.columns, WHOLE)
+    elif layout.columns <= FOLDED:
+        step = joined(layout.columns, SIXTEEN)
+        if step <= layout.fold:
             layout.fold -= layout.fold % step
+        elif step <= 2 * layout.fold:
+            layout.fold = step
     layout.lanes = layout.fold * layout.columns
     layout.stride = (layout.lanes + LINE - 1) // LINE * LINE
     layout.rows = view.reduced // layout.fold
@@ -126,6 +134,11 @@ cdef inline Span span_of(Layout* layout, Py_ssize_t task) noexcept nogil:
     span.last_lane = min(span.first_lane + layout.panel, layout.lanes)
     span.last_rest = min(span.last_lane, layout.rest) if span.block == layout.blocks - 1 else 0
     return span
+
+
+cdef inline Py_ssize_t rows_of(Layout* layout, Py_ssize_t left) noexcept nogil:
+    # that are summed at a time; the last ones together
+    return layout.sum_rows if left >= 2 * layout.sum_rows else left
 
 
 cdef struct Unit:
@@ -266,18 +279,17 @@ cdef inline bint load_groups(
 ) noexcept nogil:
     # up to SIDE neighbours, each in a moderate unit; whether a scale is not 1. What follows the last repeats it.
     cdef Group group
+    cdef Group few[SIDE]
     cdef Py_ssize_t j
-    cdef Py_ssize_t usual = 0
+    cdef Py_ssize_t ordinary = 0
     cdef bint scaled = False
-    for j in range(SIDE):
-        group = groups[min(j, count - 1)]
-        loaded.shift[j] = group.shift
-        loaded.lo[j] = group.lo
-        loaded.rstd[j] = group.rstd
-        loaded.scale[j] = group.scale
-    for j in range(SIDE):
-        usual += (loaded.scale[j] == 1) & is_moderate(loaded.rstd[j])
-    if usual == SIDE:
+    if count == SIDE:
+        gather_groups(groups, loaded, &ordinary)
+    else:
+        for j in range(SIDE):
+            few[j] = groups[min(j, count - 1)]
+        gather_groups(few, loaded, &ordinary)
+    if ordinary == SIDE:
         return False
     for j in range(SIDE):
         group = moderate(groups + min(j, count - 1), example)
@@ -287,6 +299,22 @@ cdef inline bint load_groups(
         loaded.scale[j] = group.scale
         scaled |= group.scale != 1
     return scaled
+
+
+# In functions of their own, because inside a larger one GCC unrolls such loops before it can make vectors of them.
+
+cdef inline apart gather_groups(const Group* groups, Settled* loaded, Py_ssize_t* ordinary) noexcept nogil:
+    # SIDE of them, and how many have scale 1 and a moderate unit
+    cdef Py_ssize_t j
+    cdef Py_ssize_t count = 0
+    for j in range(SIDE):
+        loaded.shift[j] = groups[j].shift
+        loaded.lo[j] = groups[j].lo
+        loaded.rstd[j] = groups[j].rstd
+        loaded.scale[j] = groups[j].scale
+    for j in range(SIDE):
+        count += (loaded.scale[j] == 1) & is_moderate(loaded.rstd[j])
+    ordinary[0] = count
 
 
 cdef inline bint is_moderate(double rstd) noexcept nogil:

@@ -19,11 +19,11 @@ from libc.string cimport memset
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
     FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, fold_lanes, lane_sum,
-    layout_of, load_groups, merge_blocks, repeat, span_of, strip_of, sums_of, unit_of, whole_lines,
+    layout_of, load_groups, merge_blocks, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines,
     widen,
 )
 from fastnn._kernels.fused cimport multiply_add
-from fastnn._kernels.inlining cimport inlined
+from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport add_product, add_term, dd, dd_add, dd_scale, wide_deviation
 from fastnn._kernels.norm cimport LINE, SIDE, Group, Means, Settled, View, count_of, deviation, means_of
 from fastnn._kernels.norm_call cimport Call, offer
@@ -78,28 +78,47 @@ cdef inline void prepare(Backward* p, Py_ssize_t number, Unit* unit, floating* p
         if load_groups(groups + s, count, &loaded, parameters[0]):
             p.scaled[number] = True
         if p.view.inner == 1 and count == SIDE:
-            set_factors(p, s, SIDE, 1, &loaded, parameters)
+            set_side(
+                &loaded, <const floating*>p.weight + s if p.weight != NULL else NULL, p.layout.stride, parameters + s)
         else:
-            set_factors(p, s, count, p.view.inner, &loaded, parameters)
+            set_factors(p, s, count, &loaded, parameters)
         s += SIDE
     repeat(&p.layout, unit, parameters, SHIFT, CONSTANT)
 
 
-cdef inline inlined set_factors(
-    Backward* p, Py_ssize_t group, Py_ssize_t count, Py_ssize_t inner, Settled* loaded, floating* parameters,
+cdef inline void set_factors(
+    Backward* p, Py_ssize_t group, Py_ssize_t count, const Settled* loaded, floating* parameters,
 ) noexcept nogil:
     # of `count` groups from `group` on
     cdef const floating* weight = <const floating*>p.weight
-    cdef floating* shift = parameters + SHIFT * p.layout.stride
-    cdef floating* scale = parameters + SCALE * p.layout.stride
-    cdef floating* factor = parameters + FACTOR * p.layout.stride
-    cdef Py_ssize_t j, i, c
+    cdef Py_ssize_t stride = p.layout.stride
+    cdef Py_ssize_t j, c
     for j in range(count):
-        for i in range(inner):
-            c = (group + j) * inner + i
-            shift[c] = <floating>loaded.shift[j]
-            scale[c] = <floating>loaded.scale[j]
-            factor[c] = <floating>(loaded.rstd[j] * weight[c] if weight != NULL else loaded.rstd[j])
+        for c in range((group + j) * p.view.inner, (group + j + 1) * p.view.inner):
+            parameters[SHIFT * stride + c] = <floating>loaded.shift[j]
+            parameters[SCALE * stride + c] = <floating>loaded.scale[j]
+            parameters[FACTOR * stride + c] = <floating>(
+                loaded.rstd[j] * weight[c] if weight != NULL else loaded.rstd[j])
+
+
+# Steps for SIDE groups of one column, as vectors; see columns.pxd for why each is a function of its own.
+
+cdef inline apart set_side(
+    const Settled* loaded, const floating* weight, Py_ssize_t stride, floating* parameters,
+) noexcept nogil:
+    cdef double factor[SIDE]
+    cdef Py_ssize_t j
+    for j in range(SIDE):
+        factor[j] = loaded.rstd[j]
+    if weight != NULL:
+        for j in range(SIDE):
+            factor[j] *= weight[j]
+    for j in range(SIDE):
+        parameters[SHIFT * stride + j] = <floating>loaded.shift[j]
+    for j in range(SIDE):
+        parameters[SCALE * stride + j] = <floating>loaded.scale[j]
+    for j in range(SIDE):
+        parameters[FACTOR * stride + j] = <floating>factor[j]
 
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
@@ -194,17 +213,17 @@ cdef inline void close_unit(Backward* p, Unit* unit, floating* parameters) noexc
         if mask != NULL:
             for j in range(count):
                 n[j] = <double>count_of(mask + (s + j) * p.view.inner, &p.view)
-        if p.view.inner == 1 and count == SIDE:
-            close_groups(p, unit.outer, s, SIDE, 1, &loaded, n, parameters)
+        if floating is float and p.view.inner == 1 and count == SIDE:
+            close_side(p, unit.outer, s, &loaded, n, parameters + s)
         else:
-            close_groups(p, unit.outer, s, count, p.view.inner, &loaded, n, parameters)
+            close_groups(p, unit.outer, s, count, &loaded, n, parameters)
         s += SIDE
     repeat(&p.layout, unit, parameters, CONSTANT, PARAMETERS)
 
 
-cdef inline inlined close_groups(
-    Backward* p, Py_ssize_t outer, Py_ssize_t group, Py_ssize_t count, Py_ssize_t inner, Settled* loaded,
-    const double* n, floating* parameters,
+cdef inline void close_groups(
+    Backward* p, Py_ssize_t outer, Py_ssize_t group, Py_ssize_t count, const Settled* loaded, const double* n,
+    floating* parameters,
 ) noexcept nogil:
     # `count` groups from `group` on, of n elements
     cdef Py_ssize_t columns = p.layout.columns
@@ -213,23 +232,18 @@ cdef inline inlined close_groups(
     cdef const double* sums = p.sums + outer * p.layout.blocks * kinds * stride
     cdef double* totals = p.columns + outer * kinds * columns
     cdef const floating* weight = <const floating*>p.weight
-    cdef double sum_g[SIDE]
-    cdef double sum_gx[SIDE]
-    cdef double constant[SIDE]
-    cdef double slope[SIDE]
-    cdef Means means
+    cdef Tangent tangent
     cdef dd total, product
-    cdef double w
-    cdef Py_ssize_t j, i, c
+    cdef double w, sum_g, sum_gx
+    cdef Py_ssize_t j, c
     for j in range(count):
-        sum_g[j] = 0
-        sum_gx[j] = 0
-        for i in range(inner):
-            c = (group + j) * inner + i
+        sum_g = 0
+        sum_gx = 0
+        for c in range((group + j) * p.view.inner, (group + j + 1) * p.view.inner):
             total = lane_sum(sums + FIRST * stride, sums + FIRST_LOW * stride, c, parameters[0])
             product = lane_sum(sums + SECOND * stride, sums + SECOND_LOW * stride, c, parameters[0])
             if floating is float:
-                product.high = (product.high - loaded.lo[j] * total.high) * loaded.rstd[j]
+                product.high = product_of(total.high, product.high, loaded.lo[j], loaded.rstd[j])
             else:
                 product = dd_scale(dd_add(product, dd_scale(total, -loaded.lo[j])), loaded.rstd[j])
                 totals[FIRST_LOW * columns + c] = total.low
@@ -237,17 +251,72 @@ cdef inline inlined close_groups(
             totals[FIRST * columns + c] = total.high
             totals[SECOND * columns + c] = product.high
             w = weight[c] if weight != NULL else 1
-            sum_g[j] += w * total.high
-            sum_gx[j] += w * product.high
-    for j in range(count):
-        means = means_of(sum_g[j], sum_gx[j], n[j], p.centered, p.constant)
-        slope[j] = -means.gx * loaded.rstd[j] * loaded.rstd[j]
-        constant[j] = -means.g * loaded.rstd[j] - slope[j] * loaded.lo[j]
-    for j in range(count):
-        for i in range(inner):
-            c = (group + j) * inner + i
-            parameters[CONSTANT * stride + c] = <floating>constant[j]
-            parameters[SLOPE * stride + c] = <floating>slope[j]
+            sum_g += w * total.high
+            sum_gx += w * product.high
+        tangent = tangent_of(
+            means_of(sum_g, sum_gx, n[j], p.centered, p.constant), loaded.lo[j], loaded.rstd[j])
+        for c in range((group + j) * p.view.inner, (group + j + 1) * p.view.inner):
+            parameters[CONSTANT * stride + c] = <floating>tangent.constant
+            parameters[SLOPE * stride + c] = <floating>tangent.slope
+
+
+cdef inline apart close_side(
+    Backward* p, Py_ssize_t outer, Py_ssize_t group, const Settled* loaded, const double* n, floating* parameters,
+) noexcept nogil:
+    # the same for SIDE groups of one column of float data; parameters at the first of them
+    cdef const double* sums = p.sums + outer * p.layout.blocks * FIRST_LOW * p.layout.stride + group
+    cdef const double* second = sums + SECOND * p.layout.stride
+    cdef double* totals = p.columns + outer * FIRST_LOW * p.layout.columns + group
+    cdef const floating* weight = <const floating*>p.weight
+    cdef floating* constants = parameters + CONSTANT * p.layout.stride
+    cdef floating* slopes = parameters + SLOPE * p.layout.stride
+    cdef bint centered = p.centered
+    cdef bint constant = p.constant
+    cdef Tangent tangent
+    cdef double total[SIDE]
+    cdef double product[SIDE]
+    cdef double w[SIDE]
+    cdef double tangent_constant[SIDE]
+    cdef double slope[SIDE]
+    cdef Py_ssize_t j
+    for j in range(SIDE):
+        total[j] = sums[j]
+        product[j] = product_of(sums[j], second[j], loaded.lo[j], loaded.rstd[j])
+        w[j] = 1
+    for j in range(SIDE):
+        totals[j] = total[j]
+    for j in range(SIDE):
+        totals[p.layout.columns + j] = product[j]
+    if weight != NULL:
+        for j in range(SIDE):
+            w[j] = weight[group + j]
+    for j in range(SIDE):
+        tangent = tangent_of(
+            means_of(w[j] * total[j], w[j] * product[j], n[j], centered, constant), loaded.lo[j], loaded.rstd[j])
+        tangent_constant[j] = tangent.constant
+        slope[j] = tangent.slope
+    for j in range(SIDE):
+        constants[j] = <floating>tangent_constant[j]
+    for j in range(SIDE):
+        slopes[j] = <floating>slope[j]
+
+
+cdef inline double product_of(double total, double product, double lo, double rstd) noexcept nogil:
+    # Σdy·x̂
+    return (product - lo * total) * rstd
+
+
+cdef struct Tangent:
+    # the line in x − shift that is taken off the gradient
+    double constant
+    double slope
+
+
+cdef inline Tangent tangent_of(Means means, double lo, double rstd) noexcept nogil:
+    cdef Tangent tangent
+    tangent.slope = -means.gx * rstd * rstd
+    tangent.constant = -means.g * rstd - tangent.slope * lo
+    return tangent
 
 
 # ---- the input's gradient --------------------------------------------------------------------------------------------
@@ -336,8 +405,8 @@ cdef inline void span_rows(
             memset(totals + q * layout.stride + span.first_lane, 0, (span.last_lane - span.first_lane) * sizeof(double))
     while row < span.last_row:
         some_rows(
-            p, span, dy, x, dx, row, min(layout.sum_rows, span.last_row - row), span.last_lane, sums, gradients, totals)
-        row += layout.sum_rows
+            p, span, dy, x, dx, row, rows_of(layout, span.last_row - row), span.last_lane, sums, gradients, totals)
+        row += rows_of(layout, span.last_row - row)
     if span.last_rest > span.first_lane:
         some_rows(p, span, dy, x, dx, layout.rows, 1, span.last_rest, sums, gradients, totals)
 

@@ -25,7 +25,7 @@ from libc.string cimport memset
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
     FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, fold_lanes, lane_sum,
-    layout_of, load_groups, merge_blocks, repeat, span_of, strip_of, sums_of, unit_of, whole_lines,
+    layout_of, load_groups, merge_blocks, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines,
     widen,
 )
 from fastnn._kernels.fused cimport multiply_add
@@ -209,8 +209,8 @@ cdef inline void sum_span(Forward* p, Span* span, const floating* x) noexcept no
     while row < span.last_row:
         sum_rows(
             x + row * lanes, mask + row * lanes if mask != NULL else NULL, parameters, layout,
-            min(layout.sum_rows, span.last_row - row), span.first_lane, span.last_lane, cold, totals)
-        row += layout.sum_rows
+            rows_of(layout, span.last_row - row), span.first_lane, span.last_lane, cold, totals)
+        row += rows_of(layout, span.last_row - row)
     if span.last_rest > span.first_lane:
         row = layout.rows
         sum_rows(
@@ -233,11 +233,13 @@ cdef inline dd group_total(
     return total
 
 
+# Steps for SIDE groups of float data, as vectors; see columns.pxd for why each is a function of its own.
+
 cdef inline apart settle_side(
     const double* s1, const double* s2, const double* n, double eps, bint centered, const double* shift,
     Moments* moments, Settled* settled, bint* far,
 ) noexcept nogil:
-    # SIDE groups, as vectors; whether the shift of any was far from the mean
+    # and whether the shift of any was far from the mean
     cdef Py_ssize_t j
     cdef Py_ssize_t count = 0
     for j in range(SIDE):
@@ -251,6 +253,23 @@ cdef inline apart settle_side(
     far[0] = centered and count > 0
 
 
+cdef inline apart store_groups(const Settled* settled, Group* groups) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(SIDE):
+        groups[j].shift = settled.shift[j]
+        groups[j].lo = settled.lo[j]
+        groups[j].rstd = settled.rstd[j]
+        groups[j].scale = settled.scale[j]
+
+
+cdef inline apart store_population(const Moments* moments, const double* n, Population* population) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(SIDE):
+        population[j].mean = moments.mean[j]
+        population[j].variance = moments.variance[j]
+        population[j].count = n[j]
+
+
 cdef inline int close_floats(
     Forward* p, Unit* unit, const unsigned char* mask, const double* s1, const double* s2, float* parameters,
     Group* groups, Population* population,
@@ -262,6 +281,8 @@ cdef inline int close_floats(
     cdef double shift[SIDE]
     cdef double t1[SIDE]
     cdef double t2[SIDE]
+    cdef Group few[SIDE]
+    cdef Population few_population[SIDE]
     cdef Moments moments
     cdef Settled settled
     cdef Py_ssize_t s, j, count
@@ -273,24 +294,26 @@ cdef inline int close_floats(
     s = unit.first_group
     while s < unit.last_group:
         count = min(<Py_ssize_t>SIDE, unit.last_group - s)
-        for j in range(count):
-            t1[j] = group_total(s1, NULL, (s + j) * inner, (s + j + 1) * inner, parameters[0]).high
-            t2[j] = group_total(s2, NULL, (s + j) * inner, (s + j + 1) * inner, parameters[0]).high
-            shift[j] = parameters[SHIFT * stride + (s + j) * inner]
         if mask != NULL:
             for j in range(count):
                 n[j] = <double>count_of(mask + (s + j) * inner, &p.view)
-        settle_side(t1, t2, n, p.eps, p.centered, shift, &moments, &settled, &far)
-        for j in range(count):
-            groups[s + j].shift = settled.shift[j]
-            groups[s + j].lo = settled.lo[j]
-            groups[s + j].rstd = settled.rstd[j]
-            groups[s + j].scale = settled.scale[j]
-        if population != NULL:
+        if inner == 1 and count == SIDE:
+            widen(parameters + SHIFT * stride + s, shift, SIDE)
+            settle_side(s1 + s, s2 + s, n, p.eps, p.centered, shift, &moments, &settled, &far)
+        else:
             for j in range(count):
-                population[s + j].mean = moments.mean[j]
-                population[s + j].variance = moments.variance[j]
-                population[s + j].count = n[j]
+                t1[j] = group_total(s1, NULL, (s + j) * inner, (s + j + 1) * inner, parameters[0]).high
+                t2[j] = group_total(s2, NULL, (s + j) * inner, (s + j + 1) * inner, parameters[0]).high
+                shift[j] = parameters[SHIFT * stride + (s + j) * inner]
+            settle_side(t1, t2, n, p.eps, p.centered, shift, &moments, &settled, &far)
+        store_groups(&settled, groups + s if count == SIDE else few)
+        if population != NULL:
+            store_population(&moments, n, population + s if count == SIDE else few_population)
+        if count < SIDE:
+            for j in range(count):
+                groups[s + j] = few[j]
+                if population != NULL:
+                    population[s + j] = few_population[j]
         if mask != NULL:
             for j in range(count):
                 if n[j] == 0:
@@ -378,34 +401,60 @@ cdef inline int prepare(Forward* p, Unit* unit, floating* parameters) noexcept n
         if load_groups(groups + s, count, &loaded, parameters[0]):
             state = SCALED
         if p.view.inner == 1 and count == SIDE:
-            set_lines(p, s, SIDE, 1, &loaded, parameters)
+            set_side(
+                &loaded, <const floating*>p.weight + s if p.weight != NULL else NULL,
+                <const floating*>p.bias + s if p.bias != NULL else NULL, p.layout.stride, parameters + s)
         else:
-            set_lines(p, s, count, p.view.inner, &loaded, parameters)
+            set_lines(p, s, count, &loaded, parameters)
         s += SIDE
     repeat(&p.layout, unit, parameters, SHIFT, PARAMETERS)
     return state
 
 
-cdef inline inlined set_lines(
-    Forward* p, Py_ssize_t group, Py_ssize_t count, Py_ssize_t inner, Settled* loaded, floating* parameters,
+cdef inline void set_lines(
+    Forward* p, Py_ssize_t group, Py_ssize_t count, const Settled* loaded, floating* parameters,
 ) noexcept nogil:
     # the parameters of `count` groups from `group` on
     cdef const floating* weight = <const floating*>p.weight
     cdef const floating* bias = <const floating*>p.bias
-    cdef floating* shift = parameters + SHIFT * p.layout.stride
-    cdef floating* scale = parameters + SCALE * p.layout.stride
-    cdef floating* factor = parameters + FACTOR * p.layout.stride
-    cdef floating* offset = parameters + OFFSET * p.layout.stride
-    cdef Py_ssize_t j, i, c
-    cdef double f
+    cdef Py_ssize_t stride = p.layout.stride
+    cdef Py_ssize_t j, c
+    cdef double factor
     for j in range(count):
-        for i in range(inner):
-            c = (group + j) * inner + i
-            f = loaded.rstd[j] * weight[c] if weight != NULL else loaded.rstd[j]
-            shift[c] = <floating>loaded.shift[j]
-            scale[c] = <floating>loaded.scale[j]
-            factor[c] = <floating>f
-            offset[c] = <floating>((bias[c] if bias != NULL else 0) - loaded.lo[j] * f)
+        for c in range((group + j) * p.view.inner, (group + j + 1) * p.view.inner):
+            factor = loaded.rstd[j] * weight[c] if weight != NULL else loaded.rstd[j]
+            parameters[SHIFT * stride + c] = <floating>loaded.shift[j]
+            parameters[SCALE * stride + c] = <floating>loaded.scale[j]
+            parameters[FACTOR * stride + c] = <floating>factor
+            parameters[OFFSET * stride + c] = <floating>((bias[c] if bias != NULL else 0) - loaded.lo[j] * factor)
+
+
+cdef inline apart set_side(
+    const Settled* loaded, const floating* weight, const floating* bias, Py_ssize_t stride, floating* parameters,
+) noexcept nogil:
+    # the same for SIDE groups of one column
+    cdef double factor[SIDE]
+    cdef double offset[SIDE]
+    cdef Py_ssize_t j
+    for j in range(SIDE):
+        factor[j] = loaded.rstd[j]
+        offset[j] = 0
+    if weight != NULL:
+        for j in range(SIDE):
+            factor[j] *= weight[j]
+    if bias != NULL:
+        for j in range(SIDE):
+            offset[j] = bias[j]
+    for j in range(SIDE):
+        offset[j] -= loaded.lo[j] * factor[j]
+    for j in range(SIDE):
+        parameters[SHIFT * stride + j] = <floating>loaded.shift[j]
+    for j in range(SIDE):
+        parameters[SCALE * stride + j] = <floating>loaded.scale[j]
+    for j in range(SIDE):
+        parameters[FACTOR * stride + j] = <floating>factor[j]
+    for j in range(SIDE):
+        parameters[OFFSET * stride + j] = <floating>offset[j]
 
 
 cdef inline inlined apply_chunk(
