@@ -184,6 +184,40 @@ class TestValues:
             np.testing.assert_array_equal(last, op(moved, *arguments, channel_axis=3))
 
 
+class TestNumbersOfOtherTypes:
+    """What the gate converts gives the bits of Python's own numbers."""
+
+    def test_same_bits(self):
+        rng = np.random.default_rng(18)
+        x = rng.standard_normal((5, 6, 4)).astype(np.float32)
+        mean, var = np.zeros(6, np.float32), np.ones(6, np.float32)
+        own = {"eps": 0.25, "channel_axis": 1}
+        other = {"eps": np.float32(0.25), "channel_axis": np.int64(-2)}
+        for call in (
+            lambda k, one: F.batch_norm(x, mean.copy(), var.copy(), training=one, **k),
+            lambda k, one: F.batch_norm(x, mean, var, **k),
+            lambda k, one: F.instance_norm(x, use_input_stats=one, **k),
+            lambda k, one: F.group_norm(x, 3 * one, **k),
+        ):
+            expected = call(own, True)
+            for one in (1, np.bool_(True)):
+                np.testing.assert_array_equal(call(other, one), expected)
+        for shape, axes in (([6, 4], [1, 2]), (np.array([6, 4]), np.array([-1, 1]))):
+            y = F.layer_norm(x, shape, eps=np.float32(0.25))
+            np.testing.assert_array_equal(y, F.layer_norm(x, (6, 4), eps=0.25))
+            np.testing.assert_array_equal(y, F.standardize(x, axes, np.float32(0.25)))
+
+    def test_running_statistics_move_alike(self):
+        x = np.random.default_rng(19).standard_normal((5, 6)).astype(np.float32)
+        pairs = []
+        for training, momentum in ((True, 1.0), (1, 1), (np.bool_(True), np.float64(1.0))):
+            pairs.append((np.zeros(6, np.float32), np.ones(6, np.float32)))
+            F.batch_norm(x, *pairs[-1], training=training, momentum=momentum)
+        np.testing.assert_array_equal(pairs[1], pairs[0])
+        np.testing.assert_array_equal(pairs[2], pairs[0])
+        assert pairs[0][0].all()
+
+
 class TestRunningStatistics:
     @dtypes
     @pytest.mark.parametrize("masked", [False, True])

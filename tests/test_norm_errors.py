@@ -109,6 +109,12 @@ class TestRefused:
                 F.batch_norm(x, good, bad, training=True)
         assert not good.any()
 
+    def test_a_context_of_another_operation(self):
+        x = np.ones((2, 3), np.float32)
+        for context in (F.linear_forward(x, x)[1], tuple(F.layer_norm_forward(x, 3)[1]), None):
+            with pytest.raises(TypeError, match="ctx must be a NormContext, got"):
+                F.layer_norm_backward(x, context)
+
     def test_nothing_is_half_changed(self):
         x, mean, var = np.ones((4, 3)), np.zeros(3), np.ones(3)
         for more in ({"out": np.empty((4, 4))}, {"mask": np.ones((4, 3))}, {"weight": np.ones(4)}):

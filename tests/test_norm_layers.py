@@ -199,6 +199,15 @@ class TestGhostBatches:
         for name, value in ghost.state_dict().items():
             np.testing.assert_array_equal(value, before[name])
 
+    @pytest.mark.parametrize("samples", [6, 9, 12])
+    def test_a_gradient_of_other_samples_changes_nothing(self, samples):
+        ghost = fastnn.BatchNorm(3, virtual_batch_size=4)
+        ghost(images(0, 8))
+        with pytest.raises(ValueError, match=rf"dy must have as many samples .* 8, got shape \({samples}, 3"):
+            ghost.backward(images(1, samples))
+        assert not any(parameter.grad.any() for parameter in ghost.parameters())
+        ghost.backward(images(1, 8))
+
     def test_evaluation_does_not_split(self):
         ghost = fastnn.BatchNorm(3, virtual_batch_size=4)
         ghost(images(0, 10))
