@@ -414,3 +414,21 @@ def test_relative_path_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fastnn.save("f", {"x": np.ones(1)})
     assert fastnn.load(Path("f"))["x"] == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda path: fastnn.save(path, None), "arrays must be a mapping from names to arrays, got NoneType"),
+        (lambda path: fastnn.save(path, [np.zeros(1)]), "arrays must be a mapping from names to arrays, got list"),
+        (lambda path: fastnn.save(path, {}, ["text"]), "metadata must be a mapping from str to str, got list"),
+        (lambda path: fastnn.save(None, {}), "path must be str or path-like, got NoneType"),
+        (lambda path: fastnn.save(1, {}), "path must be str or path-like, got int"),
+        (lambda path: fastnn.load(0), "path must be str or path-like, got int"),
+        (lambda path: fastnn.load_metadata(None), "path must be str or path-like, got NoneType"),
+    ],
+)
+def test_errors_of_the_wrong_kind_of_argument(call, message, tmp_path):
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        call(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []

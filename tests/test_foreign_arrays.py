@@ -110,3 +110,47 @@ def test_jax_arrays_are_not_copied():
     values = jax.numpy.asarray(VALUES)
     assert floating(values, "x").ctypes.data == values.unsafe_buffer_pointer()
     np.testing.assert_array_equal(F.relu(values), F.relu(VALUES))
+
+
+IMAGES = np.random.default_rng(1).standard_normal((6, 4, 3, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("wrap", [OnlyDLPack, OnlyArray])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fastnn.BatchNorm(4),
+        lambda: fastnn.BatchNorm(4, virtual_batch_size=2),
+        lambda: fastnn.InstanceNorm(4, track_running_stats=True),
+        lambda: fastnn.Residual(fastnn.BatchNorm(4)),
+        lambda: fastnn.Sequential(fastnn.ReLU(), fastnn.Flatten()),
+    ],
+)
+def test_layers_in_training_and_evaluation(make, wrap):
+    ours, theirs = make(), make()
+    np.testing.assert_array_equal(ours(wrap(IMAGES)), theirs(IMAGES))
+    np.testing.assert_array_equal(ours.backward(wrap(IMAGES)), theirs.backward(IMAGES))
+    np.testing.assert_array_equal(ours.eval()(wrap(IMAGES)), theirs.eval()(IMAGES))
+
+
+def test_a_layer_sees_the_channels_of_such_an_array():
+    with pytest.raises(ValueError, match=r"num_features = 5 channels on axis 1, got shape \(6, 4, 3, 3\)"):
+        fastnn.BatchNorm(5)(OnlyDLPack(IMAGES))
+
+
+def test_axes_masks_targets_and_gradients():
+    only = OnlyDLPack
+    for values in (IMAGES, only(IMAGES)):
+        y = F.drop_path(values, 0.5, True, generator=fastnn.Generator(1))
+        np.testing.assert_array_equal(y, F.drop_path(IMAGES, 0.5, True, generator=fastnn.Generator(1)))
+    for axes in ((0, 2), (1, 3)):
+        with pytest.raises(ValueError, match="overlap"):
+            F.standardize_forward(only(IMAGES), axes, out=IMAGES)
+    marks = IMAGES > -1
+    np.testing.assert_array_equal(F.layer_norm(IMAGES, 3, mask=only(marks)), F.layer_norm(IMAGES, 3, mask=marks))
+    logits, target = IMAGES[:, :, 0, 0], np.arange(6) % 4
+    loss, ctx = F.cross_entropy_forward(logits, only(target), reduction="none")
+    np.testing.assert_array_equal(loss, F.cross_entropy(logits, target, reduction="none"))
+    np.testing.assert_array_equal(
+        F.cross_entropy_backward(only(VALUES.ravel()[:6]), ctx), F.cross_entropy_backward(VALUES.ravel()[:6], ctx)
+    )

@@ -338,3 +338,42 @@ def test_a_model_against_torch():
     np.testing.assert_allclose(dx, tensor.grad.numpy(), rtol=0, atol=1e-14)
     for parameter, their in zip(mine.parameters(), theirs.parameters()):
         np.testing.assert_allclose(parameter.grad, their.grad.numpy(), rtol=0, atol=1e-13)
+
+
+class TestAfterAFailedCall:
+    """What a call that raises leaves behind."""
+
+    def model(self):
+        generator = fastnn.Generator(3)
+        return fastnn.Sequential(
+            fastnn.BatchNorm(4), fastnn.Dropout(0.5, generator=generator), fastnn.Linear(5, 2, rng=0)
+        ), generator
+
+    def test_a_layer_that_fails_is_as_it_was(self):
+        x = np.ones((3, 4), np.float32)
+        for bad in (
+            x.astype(np.float64),
+            np.ones((3, 5), np.float32),
+            np.ones((1, 4), np.float32),
+            x.astype(int),
+            None,
+        ):
+            layer = fastnn.BatchNorm(4)
+            before = {name: value.tobytes() for name, value in layer.state_dict().items()}
+            with pytest.raises((TypeError, ValueError)):
+                layer(bad)
+            assert {name: value.tobytes() for name, value in layer.state_dict().items()} == before
+            generator = fastnn.Generator(3)
+            if not isinstance(bad, np.ndarray) or bad.dtype.kind != "f":
+                with pytest.raises(TypeError):
+                    fastnn.Dropout(0.5, generator=generator)(bad)
+                assert generator.stream == 0
+
+    def test_those_in_front_of_it_have_had_their_call_and_no_context_is_left(self):
+        model, generator = self.model()
+        with pytest.raises(ValueError, match="5"):
+            model(np.ones((3, 4), np.float32))
+        assert int(model[0].num_batches_tracked) == 1
+        assert generator.stream == 1
+        with pytest.raises(RuntimeError, match="none is left"):
+            model.backward(np.ones((3, 2), np.float32))

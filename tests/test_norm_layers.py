@@ -285,3 +285,15 @@ def test_evaluation_in_many_threads():
     for ours, theirs in zip(results, expected):
         np.testing.assert_array_equal(ours, theirs)
     assert layer._contexts == layer.train()._contexts == []
+
+
+@pytest.mark.parametrize("channel_axis", [1, -1])
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_poisoned_batch_shows_in_the_running_statistics_of_its_channel_alone(poison, channel_axis):
+    x = np.random.default_rng(0).standard_normal((6, 4, 3, 4)).astype(np.float32)
+    x[2, 1, 0, 1] = poison
+    layer = fastnn.BatchNorm(4, channel_axis=channel_axis)
+    layer(x)
+    spoiled = np.arange(4) == 1
+    np.testing.assert_array_equal(~np.isfinite(layer.running_mean), spoiled)
+    np.testing.assert_array_equal(np.isnan(layer.running_var), spoiled)

@@ -20,7 +20,7 @@ def floating(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Array
 
     `dtype` is what the other arrays of the call have; a different one is a TypeError, as in PyTorch.
     """
-    array = value if isinstance(value, np.ndarray) else _foreign(value, name)
+    array = value if isinstance(value, np.ndarray) else _foreign(value, name, " of float32 or float64")
     native = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
     if native not in FLOATING:
         raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
@@ -29,14 +29,19 @@ def floating(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Array
     return contiguous(array, native)
 
 
-def _foreign(value: Any, name: str) -> Array:
+def array(value: Any, name: str) -> Array:
+    """`value` as an array of whatever dtype: to look at its shape, or where others than floating ones are allowed."""
+    return value if isinstance(value, np.ndarray) else _foreign(value, name)
+
+
+def _foreign(value: Any, name: str, kind: str = "") -> Array:
     """Anything that speaks DLPack, ``__array__`` or the buffer protocol, and plain sequences, as an array."""
     try:
         if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
             return np.from_dlpack(value)
         return np.asarray(value)
     except (TypeError, ValueError, BufferError, RuntimeError) as error:
-        raise TypeError(f"{name} must be an array of float32 or float64, got {type(value).__name__}: {error}") from None
+        raise TypeError(f"{name} must be an array{kind}, got {type(value).__name__}: {error}") from None
 
 
 def contiguous(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -91,13 +96,13 @@ def mask(value: Any, shape: tuple[int, ...]) -> Array | None:
     """A boolean mask as one byte for each element of an array of `shape`; None stays None."""
     if value is None:
         return None
-    array = np.asarray(value)
-    if array.dtype != np.bool_:
-        raise TypeError(f"mask must be boolean, got {array.dtype}")
+    marks = array(value, "mask")
+    if marks.dtype != np.bool_:
+        raise TypeError(f"mask must be boolean, got {marks.dtype}")
     try:
-        return np.ascontiguousarray(np.broadcast_to(array, shape)).reshape(shape)
+        return np.ascontiguousarray(np.broadcast_to(marks, shape)).reshape(shape)
     except ValueError:
-        raise ValueError(f"mask must be broadcastable to the input's shape {shape}, got {array.shape}") from None
+        raise ValueError(f"mask must be broadcastable to the input's shape {shape}, got {marks.shape}") from None
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -112,7 +112,7 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Mapp
     Raises
     ------
     TypeError
-        For a dtype that the format lacks, and for names and texts that are not strings.
+        For a dtype that the format lacks, for names and texts that are not strings, and for anything but mappings.
     ValueError
         For the name ``__metadata__``, which the format reserves, and for text that is not valid Unicode.
 
@@ -124,6 +124,9 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Mapp
     >>> fastnn.load(path)["weight"].shape
     (2, 3)
     """
+    _check_path(path)
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"arrays must be a mapping from names to arrays, got {type(arrays).__name__}")
     named: list[tuple[str, str, Array]] = []
     for name, value in arrays.items():
         _check_text(name, "array names")
@@ -163,9 +166,16 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Mapp
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
     """Raise unless it maps text to text, as `save` demands."""
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata must be a mapping from str to str, got {type(metadata).__name__}")
     for key in metadata:
         _check_text(key, "metadata keys")
         _check_text(metadata[key], f"metadata[{key!r}]")
+
+
+def _check_path(path: Any) -> None:
+    if not isinstance(path, str | os.PathLike):  # an integer would be an open file
+        raise TypeError(f"path must be str or path-like, got {type(path).__name__}")
 
 
 def _check_text(value: Any, what: str) -> None:
@@ -261,7 +271,8 @@ def _fail(path: str | os.PathLike[str], what: str) -> NoReturn:
 
 def _open(path: str | os.PathLike[str]) -> BufferedReader:
     """Only what has a size can be checked against it; and opening a pipe would wait for its other end."""
-    mode = os.stat(os.fspath(path)).st_mode  # an integer would be an open file
+    _check_path(path)
+    mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # open() has its own error for a folder
         _fail(path, "it is not a regular file")
     return open(path, "rb")

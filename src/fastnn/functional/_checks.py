@@ -70,7 +70,8 @@ def loss_factor(dy: Any, divisor: float) -> float:
 
 def loss_factors(dy: Any, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     """The gradients of single losses in a kernel's dtype, from an array or one number for all."""
-    factors = np.asarray(_arrays.number(dy, "dy")) if np.ndim(dy) == 0 else _arrays.floating(dy, "dy")
+    alone = _arrays.array(dy, "dy").ndim == 0
+    factors = np.asarray(_arrays.number(dy, "dy")) if alone else _arrays.floating(dy, "dy")
     try:
         return np.ascontiguousarray(np.broadcast_to(factors, shape), dtype).reshape(shape)
     except ValueError:

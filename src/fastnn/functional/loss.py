@@ -182,7 +182,7 @@ def _from_rows(rows: Array, shape: tuple[int, ...]) -> Array:
 
 def _labels(target: Any, x: Array, positions: tuple[int, ...], axis: int) -> Array:
     """Class indices as int64 (positions), or probabilities as rows."""
-    labels = target if isinstance(target, np.ndarray) else np.asarray(target)
+    labels = _arrays.array(target, "target")
     if labels.dtype.kind in "iu":
         if labels.shape != positions:
             raise ValueError(f"target must have shape {positions} for input of shape {x.shape}, got {labels.shape}")

@@ -44,6 +44,12 @@ class Sequential(Layer):
     *layers : Layer, or one mapping from names to layers
         Without names they are called "0", "1", …, as in PyTorch: parameters are "0.weight", ….
 
+    Notes
+    -----
+    A layer whose call fails is as it was before. Those in front of it have had their call: as in PyTorch, running
+    statistics keep the batch and generators have moved on, since keeping the old ones would cost every call that works.
+    No context is left behind, so that the next `backward` belongs to the last call that worked.
+
     Examples
     --------
     >>> import numpy as np, fastnn
@@ -160,13 +166,16 @@ class Residual(Layer):
         self.layer = layer
 
     def _evaluate(self, x: Array) -> Array:
+        x = _arrays.array(x, "x")
         return self._sum(x, self.layer._evaluate(x))
 
     def _forward(self, x: Array) -> tuple[Array, Any]:
+        x = _arrays.array(x, "x")
         y, context = _forward_inner(self.layer, x)
         return self._sum(x, y), context
 
     def _backward(self, dy: Array, context: Any) -> Array:
+        dy = _arrays.array(dy, "dy")
         return np.add(_backward_inner(self.layer, dy, context), dy)
 
     def _backward_parameters(self, dy: Array, context: Any) -> None:
@@ -175,8 +184,8 @@ class Residual(Layer):
 
     @staticmethod
     def _sum(x: Array, y: Array) -> Array:
-        if y.shape != np.shape(x):
-            raise ValueError(f"the layer inside Residual must keep the shape {np.shape(x)}, got {y.shape}")
+        if y.shape != x.shape:
+            raise ValueError(f"the layer inside Residual must keep the shape {x.shape}, got {y.shape}")
         return np.add(y, x)
 
 

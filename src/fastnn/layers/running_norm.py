@@ -1,6 +1,7 @@
 """Batch and instance norm: norms with running statistics, and their exact recalibration."""
 
 import itertools
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -74,18 +75,21 @@ class RunningNorm(AffineNorm):
                 self.num_samples_tracked[...] = self._before(samples) + samples
             self.num_batches_tracked[...] = int(self.num_batches_tracked) + 1  # a ninth of the time of +=
 
-    def _check_channels(self, x: Any) -> None:
+    def _checked(self, x: Any) -> Any:
+        """`x`, an array whose channels fit, if its axes allow to tell: the function refuses the others."""
         try:
             if x.shape[self.channel_axis] == self.num_features:
-                return
+                return x
         except (AttributeError, IndexError, TypeError):
-            pass  # no array, or one that the function refuses
-        shape = np.shape(x)
+            pass
+        x = _arrays.array(x, "input")
+        shape = x.shape
         if -len(shape) <= self.channel_axis < len(shape) and shape[self.channel_axis] != self.num_features:
             raise ValueError(
                 f"input must have num_features = {self.num_features} channels on axis {self.channel_axis}, "
                 f"got shape {shape}"
             )
+        return x
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_features}, eps={self.eps}, momentum={self.momentum})"
@@ -129,14 +133,14 @@ class InstanceNorm(RunningNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, channel_axis, dtype)
 
     def _evaluate(self, x: Array) -> Array:
-        self._check_channels(x)
+        x = self._checked(x)
         return instance_norm(
             x, self.running_mean, self.running_var, data_of(self.weight), data_of(self.bias),
             not self.track_running_stats, 0.0, self.eps, channel_axis=self.channel_axis,
         )  # fmt: skip
 
     def _forward(self, x: Array) -> tuple[Array, NormContext]:
-        self._check_channels(x)
+        x = self._checked(x)
         result = instance_norm_forward(
             x, self.running_mean, self.running_var, data_of(self.weight), data_of(self.bias), True,
             self._share(len(x)), self.eps, channel_axis=self.channel_axis,
@@ -216,7 +220,7 @@ class BatchNorm(RunningNorm):
         self._recorder: Recorder | None = None
 
     def _evaluate(self, x: Array) -> Array:
-        self._check_channels(x)
+        x = self._checked(x)
         if self._recorder is not None:
             y, population = batch_population(
                 x, data_of(self.weight), data_of(self.bias), self.eps, channel_axis=self.channel_axis
@@ -229,16 +233,16 @@ class BatchNorm(RunningNorm):
         )  # fmt: skip
 
     def _forward(self, x: Array) -> tuple[Array, tuple[NormContext, ...]]:
-        self._check_channels(x)
+        x = self._checked(x)
         size = self.virtual_batch_size
         if size is None or len(x) <= size:
             y, context = self._one_batch(x, None)
             return y, (context,)
-        values = len(x) % size * (np.size(x) // (len(x) * self.num_features))
+        values = len(x) % size * (math.prod(x.shape) // (len(x) * self.num_features))
         if values == 1:  # found before the batches in front of it change the running statistics
             raise ValueError(
                 f"input must leave the last virtual batch of {size} more than one value per channel, "
-                f"got shape {np.shape(x)}"
+                f"got shape {x.shape}"
             )
         y = np.empty_like(x, order="C", subok=False)
         contexts = [self._one_batch(x[i : i + size], y[i : i + size])[1] for i in range(0, len(x), size)]
@@ -256,8 +260,9 @@ class BatchNorm(RunningNorm):
         if len(context) == 1:
             return self._one_backward(dy, context[0])
         ends = list(itertools.accumulate(len(one.input) for one in context))
-        if np.shape(dy)[:1] != (ends[-1],):
-            raise ValueError(f"dy must have as many samples as the input, {ends[-1]}, got shape {np.shape(dy)}")
+        dy = _arrays.array(dy, "dy")
+        if dy.shape[:1] != (ends[-1],):
+            raise ValueError(f"dy must have as many samples as the input, {ends[-1]}, got shape {dy.shape}")
         starts = [0, *ends]
         return np.concatenate([self._one_backward(dy[i:j], one) for i, j, one in zip(starts, ends, context)])
 

@@ -1,7 +1,6 @@
 """Stochastic depth: dropout of whole samples."""
 
-import numpy as np
-
+from fastnn import _arrays
 from fastnn._arrays import Array
 from fastnn.functional.dropout.contexts import DropoutContext
 from fastnn.functional.dropout.plain import dropout, dropout_backward, dropout_forward
@@ -87,7 +86,7 @@ def drop_path_backward(dy: Array, ctx: DropoutContext) -> Array:
 
 
 def _all_but_first(input: Array) -> tuple[int, ...]:
-    ndim = np.ndim(input)
+    ndim = _arrays.array(input, "input").ndim
     if ndim == 0:
         raise ValueError("input must have a batch axis, got shape ()")
     return tuple(range(1, ndim))

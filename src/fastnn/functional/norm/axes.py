@@ -21,7 +21,7 @@ def _gated(input: Any, axis: Any, eps: Any, mask: Any, out: Array | None, contex
     if answer is not None:
         return delivered(answer, out)
     if context is not None and out is not None:
-        refuse_overlap(out, np.asarray(input))
+        refuse_overlap(out, _arrays.array(input, "input"))
     reduced = tuple(a % x.ndim for a in axes)
     order = (*(a for a in range(x.ndim) if a not in reduced), *reduced)
     marks = None if marks is None else np.ascontiguousarray(marks.transpose(order))
