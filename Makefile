@@ -55,14 +55,22 @@ fuzz: $(VENV)/.built $(VENV)/.extra-test
 
 # The tests of kernels and arguments on builds that check every access and every undefined operation. Leaks are not
 # looked for: an interpreter frees little at its end. Tests that start other programs or count modules are left out.
+# SANITIZE=thread: every operation in several threads on a build that checks for data races, in the kernels and in the
+# thread team; not seen are races inside Python and NumPy, which are not built for it. (test_team.py has the team alone.)
+SANITIZE ?= address,undefined
 CHECKED := $(addprefix tests/test_,activation bounds conv dropout elementwise_loss errors faults fuzzing gradients layers \
 	layouts linear loss norm norm_bits norm_errors norm_exact norm_layers optim pool random softmax train)
+CHECK := $(if $(filter thread,$(SANITIZE)),tests/stress.py --operations 4,\
+	-m pytest -m "not peers and not large" $(or $(SANITIZE_OPTIONS),$(CHECKED:=.py)))
+SANITIZED := build/sanitize-$(SANITIZE)
+COMMA := ,
+LIBRARIES = $(foreach name,$(subst address,asan,$(subst undefined,ubsan,$(subst thread,tsan,$(subst $(COMMA), ,$(SANITIZE))))),\
+	$$($(CC) -print-file-name=lib$(name).so))
 sanitize: $(VENV)/.built $(VENV)/.extra-test
 	$(PIP) "setuptools>=77" "cython>=3.1" "numpy>=2.0"
-	FASTNN_SANITIZE=address,undefined $(BIN)/python setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
-	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
-	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib \
-	$(BIN)/python -m pytest -m "not peers and not large" $(or $(SANITIZE_OPTIONS),$(CHECKED:=.py))
+	FASTNN_SANITIZE=$(SANITIZE) $(BIN)/python setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+	LD_PRELOAD="$(LIBRARIES)" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(SANITIZED)/lib $(BIN)/python $(CHECK)
 
 # The older builds on processors as old (needs qemu-user; NumPy's BLAS must not be told of another processor). Left out is
 # cross-entropy: QEMU 7.2 seems to read what an AVX2 load masks out, there from no address at all; real processors do not.
