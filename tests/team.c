@@ -1,8 +1,5 @@
 /* Run by test_team.py: the thread team by itself, without Python; with ThreadSanitizer where the compiler has it.
    Each part checks itself; one that hangs is ended by an alarm. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "team.h"
 #include <pthread.h>
 #include <stdint.h>

@@ -5,6 +5,9 @@
 #ifndef FASTNN_TEAM_H
 #define FASTNN_TEAM_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* where threads run is Linux's own */
+#endif
 #include <stdatomic.h>
 #include <stddef.h>
 

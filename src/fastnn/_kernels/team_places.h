@@ -8,9 +8,6 @@ enum { PLACE_FUTILE = 16 }; /* moves in a row without effect (a sandbox may only
 
 #if defined(__linux__)
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include <pthread.h>
 #include <sched.h>
 #include <sys/syscall.h>
