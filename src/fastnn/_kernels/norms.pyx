@@ -15,6 +15,7 @@ Design
 
 cimport numpy as cnp
 from cpython.long cimport PyLong_AsLongLongAndOverflow
+from cpython.object cimport PyObject, PyTypeObject
 from libc.float cimport DBL_EPSILON, FLT_EPSILON
 from libc.math cimport isfinite
 from libc.stdlib cimport free, malloc
@@ -39,6 +40,7 @@ __all__ = [
 
 cdef enum:
     MOST_AXES = 64      # that NumPy's arrays have
+    NEAR = 512          # numbers of scratch that are had without malloc
     BRIEF = 16384       # bytes from which on other threads get the GIL, which costs as much as 2 KB of work
 
 
@@ -181,7 +183,8 @@ cdef object forward(
     cdef Py_ssize_t groups = c.view.outer * c.view.groups
     cdef kernel run = kernel_of(ROWS_FORWARD if c.rows else COLUMNS_FORWARD)
     cdef bint updated = running != NULL and not c.given
-    cdef void* scratch = NULL
+    cdef double near[NEAR]
+    cdef void* scratch = near
     cdef size_t size = 0
     cdef int failed = 0
     if out is None:
@@ -199,20 +202,21 @@ cdef object forward(
         size = groups * sizeof(Population)
     elif c.given and kept is None:
         size = groups * sizeof(Group)
-    if size:
+    if size > sizeof(near):
         scratch = malloc(size)
         if scratch == NULL:
             raise MemoryError("no memory for the statistics of a norm")
-        if updated:
-            c.population = <Population*>scratch
-        else:
-            c.groups = <Group*>scratch
+    if updated:
+        c.population = <Population*>scratch
+    elif size:
+        c.groups = <Group*>scratch
     if cnp.PyArray_NBYTES(x) < BRIEF:
         failed = run_forward(c, run, running)
     else:
         with nogil:
             failed = run_forward(c, run, running)
-    free(scratch)
+    if scratch != near:
+        free(scratch)
     if failed:
         raise MemoryError("no memory for the partial sums of a norm")
     return result
@@ -251,8 +255,10 @@ cdef enum:
 cdef inline object new_context(
     object cls, const Call* c, object x, object groups, object weight, object bias, object mask,
 ):
-    view = (c.view.outer, c.view.reduced, c.view.groups, c.view.inner, c.rows, c.entries, c.period)
-    return tuple.__new__(cls, (x, groups, view, weight, bias, mask, c.centered, c.given, None))
+    # as tuple.__new__ does it, without a look-up and a call of Python's
+    cdef tuple view = (c.view.outer, c.view.reduced, c.view.groups, c.view.inner, c.rows, c.entries, c.period)
+    cdef tuple arguments = ((x, groups, view, weight, bias, mask, c.centered, c.given, None),)
+    return (<PyTypeObject*>tuple).tp_new(cls, <PyObject*>arguments, NULL)
 
 
 def norm_backward(object dy, object ctx, object context, object gate):

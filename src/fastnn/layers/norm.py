@@ -171,14 +171,13 @@ class GroupNorm(AffineNorm):
         self.channel_axis = _arrays.integer(channel_axis, "channel_axis")
         self._set_parameters((self.num_channels,), affine, affine, dtype)
 
-    def _arguments(self, x: Array) -> tuple[Array, int, Array | None, Array | None, float]:
-        return x, self.num_groups, data_of(self.weight), data_of(self.bias), self.eps
-
     def _evaluate(self, x: Array) -> Array:
-        return group_norm(*self._arguments(x), channel_axis=self.channel_axis)
+        weight, bias = data_of(self.weight), data_of(self.bias)
+        return group_norm(x, self.num_groups, weight, bias, self.eps, channel_axis=self.channel_axis)
 
     def _forward(self, x: Array) -> tuple[Array, NormContext]:
-        return group_norm_forward(*self._arguments(x), channel_axis=self.channel_axis)
+        weight, bias = data_of(self.weight), data_of(self.bias)
+        return group_norm_forward(x, self.num_groups, weight, bias, self.eps, channel_axis=self.channel_axis)
 
     def _backward(self, dy: Array, context: NormContext) -> Array:
         dx, dweight, dbias = group_norm_backward(dy, context)
