@@ -1,10 +1,10 @@
 """Element-wise activations and their gradients, one pass over memory each.
 
 Design
-  (A) A formula is one inline function; forward and backward each run through one chunk loop that picks the formula
-      once per chunk of CHUNK elements. Chunks are copied into local arrays: loops of constant length over them become
-      vector code without run-time tests for overlap, the last chunk is padded and takes the same path, and the
-      result may be written over the input.
+  (A) A formula is one inline function; forward and backward each run through one chunk loop, which is compiled for
+      each formula. Chunks are copied into local arrays: loops of constant length over them become vector code without
+      run-time tests for overlap, the last chunk is padded and takes the same path, and the result may be written over
+      the input.
   (B) Backward uses the result where the derivative follows from it (ReLU, sigmoid, tanh), else the input.
   (C) Entry points return None for arrays that are not as kernels need them; the caller then passes the array gate.
 """
@@ -16,18 +16,19 @@ from libc.string cimport memcpy, memset
 from fastnn._kernels._plan cimport Finish, Finisher, Operands, Step, finish_of
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.elementary cimport (
-    exponential, exponential_minus_one, gaussian, hyperbolic_tangent, log_one_plus, logistic, logistic_parts,
-    magnitude, normal_distribution,
+    exponential, exponential_minus_one, exponential_within, gaussian, hyperbolic_tangent, log_one_plus, logistic,
+    logistic_parts, magnitude, normal_distribution, tail_magnitude, with_sign_of,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.gate cimport like, regular, same_form, shifted
+from fastnn._kernels.inlining cimport apart, inlined
 
 cnp.import_array()
 
 __all__ = ["ACTIVATIONS", "ActivationFinisher", "ElementwiseStep", "activation_backward", "activation_forward"]
 
 cdef enum:
-    CHUNK = 64
+    CHUNK = 64     # loops of 16 GCC unrolls before it makes vectors of them, and then makes none
     BLOCK = 16384  # elements that a thread claims at a time
 
 cdef enum Kind:
@@ -82,15 +83,16 @@ cdef inline floating clipped(floating x, floating limit) noexcept nogil:
 
 
 cdef inline floating gelu(floating x) noexcept nogil:
-    cdef floating c = clipped(x, 40)
-    return x * normal_distribution(c, gaussian(c))
+    cdef floating a = tail_magnitude(x)
+    return x * normal_distribution(x, a, gaussian(a))
 
 
 cdef inline floating gelu_gradient(floating dy, floating x) noexcept nogil:
     # Φ(x) + x·φ(x)
-    cdef floating c = clipped(x, 40)
-    cdef floating density = gaussian(c)
-    return dy * multiply_add(c * <floating>0.3989422804014327, density, normal_distribution(c, density))
+    cdef floating a = tail_magnitude(x)
+    cdef floating density = gaussian(a)
+    cdef floating c = with_sign_of(a, x)
+    return dy * multiply_add(c * <floating>0.3989422804014327, density, normal_distribution(x, a, density))
 
 
 cdef inline void gelu_tanh_parts(floating x, floating* upper, floating* lower) noexcept nogil:
@@ -132,11 +134,18 @@ cdef inline floating silu(floating x) noexcept nogil:
 
 
 cdef inline floating silu_gradient(floating dy, floating x) noexcept nogil:
-    # σ + x·σ·(1 − σ); beyond ±800 both terms have their limits, and inf·0 is avoided
-    cdef floating c = clipped(x, 800)
-    cdef floating upper, lower
-    logistic_parts(c, <floating>0.0, &upper, &lower)
-    return dy * multiply_add(c * upper, lower, upper)
+    # σ + x·σ·(1 − σ); from |x| = 110 (800) on both terms have their limits, and inf·0 is avoided
+    cdef floating a = magnitude(x)
+    cdef floating limit, e, large, small
+    if floating is float:
+        limit = <float>110.0
+    else:
+        limit = 800.0
+    a = limit if a > limit else a
+    e = exponential_within(-a)
+    large = <floating>1.0 / (<floating>1.0 + e)     # σ(|x|)
+    small = e * large
+    return dy * multiply_add(with_sign_of(a, x), large * small, small if x < 0 else large)
 
 
 cdef inline floating sigmoid_gradient(floating dy, floating y) noexcept nogil:
@@ -160,68 +169,50 @@ cdef inline floating softplus_gradient(floating dy, floating x, floating beta, f
     return dy if z > threshold else soft
 
 
-cdef inline void forward_chunk(Kind kind, floating* x, floating p, floating q) noexcept nogil:
-    # IN and OUT x (CHUNK)
-    cdef Py_ssize_t j
+cdef inline floating value(Kind kind, floating x, floating p, floating q) noexcept nogil:
+    # `kind` is a constant where this is inlined
     if kind == RELU:
-        for j in range(CHUNK):
-            x[j] = relu(x[j])
+        return relu(x)
     elif kind == LEAKY_RELU:
-        for j in range(CHUNK):
-            x[j] = leaky_relu(x[j], p)
+        return leaky_relu(x, p)
     elif kind == ELU:
-        for j in range(CHUNK):
-            x[j] = elu(x[j], p)
+        return elu(x, p)
     elif kind == GELU:
-        for j in range(CHUNK):
-            x[j] = gelu(x[j])
+        return gelu(x)
     elif kind == GELU_TANH:
-        for j in range(CHUNK):
-            x[j] = gelu_tanh(x[j])
+        return gelu_tanh(x)
     elif kind == SILU:
-        for j in range(CHUNK):
-            x[j] = silu(x[j])
+        return silu(x)
     elif kind == SIGMOID:
-        for j in range(CHUNK):
-            x[j] = logistic(x[j])
+        return logistic(x)
     elif kind == TANH:
-        for j in range(CHUNK):
-            x[j] = hyperbolic_tangent(x[j])
+        return hyperbolic_tangent(x)
     elif kind == SOFTPLUS:
-        for j in range(CHUNK):
-            x[j] = softplus(x[j], p, q)
+        return softplus(x, p, q)
+    return x
 
 
-cdef inline void backward_chunk(Kind kind, floating* dy, const floating* s, floating p, floating q) noexcept nogil:
-    # IN and OUT dy (CHUNK); IN s (CHUNK), the result (ReLU, sigmoid, tanh) or the input of the forward pass
-    cdef Py_ssize_t j
+cdef inline floating gradient(Kind kind, floating dy, floating s, floating p, floating q) noexcept nogil:
+    # s is the result (ReLU, sigmoid, tanh) or the input of the forward pass
     if kind == RELU:
-        for j in range(CHUNK):
-            dy[j] = relu_gradient(dy[j], s[j])
+        return relu_gradient(dy, s)
     elif kind == LEAKY_RELU:
-        for j in range(CHUNK):
-            dy[j] = leaky_relu_gradient(dy[j], s[j], p)
+        return leaky_relu_gradient(dy, s, p)
     elif kind == ELU:
-        for j in range(CHUNK):
-            dy[j] = elu_gradient(dy[j], s[j], p)
+        return elu_gradient(dy, s, p)
     elif kind == GELU:
-        for j in range(CHUNK):
-            dy[j] = gelu_gradient(dy[j], s[j])
+        return gelu_gradient(dy, s)
     elif kind == GELU_TANH:
-        for j in range(CHUNK):
-            dy[j] = gelu_tanh_gradient(dy[j], s[j])
+        return gelu_tanh_gradient(dy, s)
     elif kind == SILU:
-        for j in range(CHUNK):
-            dy[j] = silu_gradient(dy[j], s[j])
+        return silu_gradient(dy, s)
     elif kind == SIGMOID:
-        for j in range(CHUNK):
-            dy[j] = sigmoid_gradient(dy[j], s[j])
+        return sigmoid_gradient(dy, s)
     elif kind == TANH:
-        for j in range(CHUNK):
-            dy[j] = tanh_gradient(dy[j], s[j])
+        return tanh_gradient(dy, s)
     elif kind == SOFTPLUS:
-        for j in range(CHUNK):
-            dy[j] = softplus_gradient(dy[j], s[j], p, q)
+        return softplus_gradient(dy, s, p, q)
+    return dy
 
 
 # ---- blocks ------------------------------------------------------------------------------------------------------
@@ -237,39 +228,97 @@ cdef struct Elementwise:
     bint double_precision
 
 
+cdef inline inlined run_of(
+    Kind kind, const floating* x, const floating* saved, floating* out, Py_ssize_t n, floating p, floating q,
+) noexcept nogil:
+    # n numbers, whole CHUNKs; `kind` is a constant
+    cdef floating v[CHUNK]
+    cdef floating s[CHUNK]
+    cdef Py_ssize_t i, j
+    for i in range(n // CHUNK):
+        memcpy(v, x + i * CHUNK, sizeof(v))
+        if saved == NULL:
+            for j in range(CHUNK):
+                v[j] = value(kind, v[j], p, q)
+        else:
+            memcpy(s, saved + i * CHUNK, sizeof(s))
+            for j in range(CHUNK):
+                v[j] = gradient(kind, v[j], s[j], p, q)
+        memcpy(out + i * CHUNK, v, sizeof(v))
+
+
+cdef apart forward_run(
+    Kind kind, const floating* x, floating* out, Py_ssize_t n, floating p, floating q,
+) noexcept nogil:
+    if kind == RELU:
+        run_of(RELU, x, NULL, out, n, p, q)
+    elif kind == LEAKY_RELU:
+        run_of(LEAKY_RELU, x, NULL, out, n, p, q)
+    elif kind == ELU:
+        run_of(ELU, x, NULL, out, n, p, q)
+    elif kind == GELU:
+        run_of(GELU, x, NULL, out, n, p, q)
+    elif kind == GELU_TANH:
+        run_of(GELU_TANH, x, NULL, out, n, p, q)
+    elif kind == SILU:
+        run_of(SILU, x, NULL, out, n, p, q)
+    elif kind == SIGMOID:
+        run_of(SIGMOID, x, NULL, out, n, p, q)
+    elif kind == TANH:
+        run_of(TANH, x, NULL, out, n, p, q)
+    elif kind == SOFTPLUS:
+        run_of(SOFTPLUS, x, NULL, out, n, p, q)
+
+
+cdef apart backward_run(
+    Kind kind, const floating* dy, const floating* saved, floating* out, Py_ssize_t n, floating p, floating q,
+) noexcept nogil:
+    if kind == RELU:
+        run_of(RELU, dy, saved, out, n, p, q)
+    elif kind == LEAKY_RELU:
+        run_of(LEAKY_RELU, dy, saved, out, n, p, q)
+    elif kind == ELU:
+        run_of(ELU, dy, saved, out, n, p, q)
+    elif kind == GELU:
+        run_of(GELU, dy, saved, out, n, p, q)
+    elif kind == GELU_TANH:
+        run_of(GELU_TANH, dy, saved, out, n, p, q)
+    elif kind == SILU:
+        run_of(SILU, dy, saved, out, n, p, q)
+    elif kind == SIGMOID:
+        run_of(SIGMOID, dy, saved, out, n, p, q)
+    elif kind == TANH:
+        run_of(TANH, dy, saved, out, n, p, q)
+    elif kind == SOFTPLUS:
+        run_of(SOFTPLUS, dy, saved, out, n, p, q)
+
+
 cdef inline void block_of(Elementwise* args, Py_ssize_t block, floating example) noexcept nogil:
     # `example` only chooses the precision
-    cdef const floating* x = <const floating*>args.x
-    cdef const floating* saved = <const floating*>args.saved
-    cdef floating* out = <floating*>args.out
+    cdef Py_ssize_t start = block * BLOCK
+    cdef Py_ssize_t n = min(args.n - start, <Py_ssize_t>BLOCK)
+    cdef Py_ssize_t whole = n // CHUNK * CHUNK
+    cdef const floating* x = <const floating*>args.x + start
+    cdef const floating* saved = <const floating*>args.saved + start
+    cdef floating* out = <floating*>args.out + start
     cdef floating a[CHUNK]
     cdef floating s[CHUNK]
     cdef floating p = <floating>args.p
     cdef floating q = <floating>args.q
-    cdef Py_ssize_t i = block * BLOCK
-    cdef Py_ssize_t end = min(args.n, i + BLOCK)
-    cdef Py_ssize_t bytes
-    while i < end:
-        if end - i >= CHUNK:
-            memcpy(a, x + i, CHUNK * sizeof(floating))
-            if saved == NULL:
-                forward_chunk(args.kind, a, p, q)
-            else:
-                memcpy(s, saved + i, CHUNK * sizeof(floating))
-                backward_chunk(args.kind, a, s, p, q)
-            memcpy(out + i, a, CHUNK * sizeof(floating))
+    if args.saved == NULL:
+        forward_run(args.kind, x, out, whole, p, q)
+    else:
+        backward_run(args.kind, x, saved, out, whole, p, q)
+    if whole < n:  # padded, the rest takes the same path
+        memset(a, 0, sizeof(a))
+        memcpy(a, x + whole, (n - whole) * sizeof(floating))
+        if args.saved == NULL:
+            forward_run(args.kind, a, a, CHUNK, p, q)
         else:
-            bytes = (end - i) * sizeof(floating)
-            memset(a, 0, sizeof(a))
-            memcpy(a, x + i, bytes)
-            if saved == NULL:
-                forward_chunk(args.kind, a, p, q)
-            else:
-                memset(s, 0, sizeof(s))
-                memcpy(s, saved + i, bytes)
-                backward_chunk(args.kind, a, s, p, q)
-            memcpy(out + i, a, bytes)
-        i += CHUNK
+            memset(s, 0, sizeof(s))
+            memcpy(s, saved + whole, (n - whole) * sizeof(floating))
+            backward_run(args.kind, a, s, a, CHUNK, p, q)
+        memcpy(out + whole, a, (n - whole) * sizeof(floating))
 
 
 cdef void block_task(void* arguments, Py_ssize_t block) noexcept nogil:

@@ -77,20 +77,40 @@ cdef inline floating minus_ln2_times(floating n, floating x) noexcept nogil:
         return fma(n, -1.9082149292705877e-10, fma(n, -0.6931471803691238, x))
 
 
-cdef inline floating exponential(floating x) noexcept nogil:
-    """e^x; 0 and inf beyond the range."""
-    cdef floating low, high, n, r, half, p
+cdef inline floating exponential_within(floating x) noexcept nogil:
+    """e^x for −120 ≤ x ≤ 40 (float64: −1000 ≤ x ≤ 350); 0 where it is too small for a number."""
+    cdef floating t, n, r, p
+    cdef uint32_t i
+    cdef uint64_t l
+    # As (c), where the sum's low bits are n + bias + 64 (512): 2^n may be subnormal, so that it comes in two factors.
     if floating is float:
-        low, high = <float>-104.0, <float>89.0
+        t = fmaf(x, <float>1.4426950408889634, <float>12583103.0)  # 1.5·2^23 + 127 + 64
+        n = t - <float>12583103.0
     else:
-        low, high = -746.0, 710.0
-    x = low if x < low else x
-    x = high if x > high else x
-    n = nearest_integer(x * <floating>1.4426950408889634)
+        t = fma(x, 1.4426950408889634, 6755399441057279.0)  # 1.5·2^52 + 1023 + 512
+        n = t - 6755399441057279.0
     r = minus_ln2_times(n, x)
     p = multiply_add(exp_series(r), r * r, r) + <floating>1.0
-    half = nearest_integer(n * <floating>0.5)  # in two factors: 2^n may be subnormal or beyond the largest number
-    return p * power_of_two(half) * power_of_two(n - half)
+    if floating is float:
+        memcpy(&i, &t, 4)
+        i <<= 23
+        memcpy(&t, &i, 4)
+        return p * t * <float>5.421010862427522e-20
+    else:
+        memcpy(&l, &t, 8)
+        l <<= 52
+        memcpy(&t, &l, 8)
+        return p * t * 7.458340731200207e-155
+
+
+cdef inline floating exponential(floating x) noexcept nogil:
+    """e^x for x ≤ 40; 0 below the range."""
+    cdef floating low
+    if floating is float:
+        low = <float>-104.0
+    else:
+        low = -746.0
+    return exponential_within(low if x < low else x)
 
 
 cdef inline floating magnitude(floating x) noexcept nogil:
@@ -225,20 +245,30 @@ cdef inline floating mills_polynomial(floating q) noexcept nogil:
         return fma(p, q, 0.15383860995001258)
 
 
-cdef inline floating gaussian(floating x) noexcept nogil:
-    """e^(−x²/2) for |x| ≤ 40: x² in two parts, since its rounding error would be multiplied by x²/2."""
-    cdef floating high = x * x
-    cdef floating low = multiply_add(x, x, -high)
-    cdef floating e = exponential(<floating>-0.5 * high)
+cdef inline floating tail_magnitude(floating x) noexcept nogil:
+    """|x|, or 14.5 (float64: 39) if that is less: e^(−x²/2) is too small for a number there."""
+    cdef floating a = magnitude(x)
+    cdef floating limit
+    if floating is float:
+        limit = <float>14.5
+    else:
+        limit = 39.0
+    return limit if a > limit else a
+
+
+cdef inline floating gaussian(floating a) noexcept nogil:
+    """e^(−a²/2) for a `tail_magnitude`: a² in two parts, since its rounding error would be multiplied by a²/2."""
+    cdef floating high = a * a
+    cdef floating low = multiply_add(a, a, -high)
+    cdef floating e = exponential_within(<floating>-0.5 * high)
     return multiply_add(e, <floating>-0.5 * low, e)
 
 
-cdef inline floating normal_distribution(floating x, floating density) noexcept nogil:
-    """Φ(x), the normal distribution's integral, for |x| ≤ 40, with full relative accuracy in the lower tail.
+cdef inline floating normal_distribution(floating x, floating a, floating density) noexcept nogil:
+    """Φ(x), the normal distribution's integral, with full relative accuracy in the lower tail.
 
-    `density` is `gaussian(x)`, which callers need anyway.
+    `a` is `tail_magnitude(x)`, `density` is `gaussian(a)`, which callers need anyway.
     """
-    cdef floating a = magnitude(x)
     cdef floating k, r, tail
     if floating is float:
         k = <float>4.0
