@@ -102,21 +102,25 @@ def linear_backward(dy: Array, ctx: LinearContext) -> tuple[Array, Array, Array 
     >>> F.linear_backward(np.ones((3, 1)), ctx)[1:]
     (array([[3., 3.]]), array([3.]))
     """
-    dx, dw = input_gradient(dy, ctx), np.empty_like(ctx.weight)
-    return dx, dw, parameter_gradients(dy, ctx, dw, add=False)
+    dw = np.empty_like(ctx.weight)
+    dx, db = gradients(dy, ctx, dw, add=False)
+    return dx, dw, db
 
 
-def input_gradient(dy: Array, ctx: LinearContext) -> Array:
-    """``dx = dy W``."""
-    rows, _ = _rows(dy, ctx)
+def gradients(dy: Array, ctx: LinearContext, dweight: Array, *, add: bool) -> tuple[Array, Array | None]:
+    """``dx = dy W`` and ``Σ dy``, with ``dyᵀ x`` as `parameter_gradients` puts it."""
+    rows, x = _rows(dy, ctx)
     dx = np.empty_like(ctx.input)
-    _kernels.matrix_product(rows, ctx.weight, dx if dx.ndim == 2 else dx.reshape(len(rows), dx.shape[-1]))
-    return dx
+    _kernels.matrix_product(rows, ctx.weight, dx if dx.ndim == 2 else dx.reshape(x.shape))
+    return dx, _parameter_gradients(rows, x, ctx, dweight, add)
 
 
 def parameter_gradients(dy: Array, ctx: LinearContext, dweight: Array, *, add: bool) -> Array | None:
     """Write ``dyᵀ x`` into `dweight`, or add it to what is there; return ``Σ dy``, or None without bias."""
-    rows, x = _rows(dy, ctx)
+    return _parameter_gradients(*_rows(dy, ctx), ctx, dweight, add)
+
+
+def _parameter_gradients(rows: Array, x: Array, ctx: LinearContext, dweight: Array, add: bool) -> Array | None:
     _kernels.matrix_product(rows.T, x, dweight, None, add)
     return _kernels.channel_sums(rows, len(rows), ctx.weight.shape[0], 1) if ctx.has_bias else None
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import _arrays
-from fastnn.functional.linear import LinearContext, input_gradient, linear, linear_forward, parameter_gradients
+from fastnn.functional.linear import LinearContext, gradients, linear, linear_forward, parameter_gradients
 from fastnn.layers._start import start
 from fastnn.layers.base import Layer, Parameter
 
@@ -72,11 +72,14 @@ class Linear(Layer):
         return linear_forward(x, self.weight.data, None if self.bias is None else self.bias.data)
 
     def _backward(self, dy: Array, context: LinearContext) -> Array:
-        self._backward_parameters(dy, context)
-        return input_gradient(dy, context)
+        dx, dbias = gradients(dy, context, self.weight.grad, add=True)
+        self._add(dbias)
+        return dx
 
     def _backward_parameters(self, dy: Array, context: LinearContext) -> None:
-        dbias = parameter_gradients(dy, context, self.weight.grad, add=True)
+        self._add(parameter_gradients(dy, context, self.weight.grad, add=True))
+
+    def _add(self, dbias: Array | None) -> None:
         if self.bias is not None:
             self.bias.grad += dbias
 
