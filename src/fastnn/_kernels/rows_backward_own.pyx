@@ -8,11 +8,13 @@ Design
   (A) Layer norm, RMS norm, and group norm of arrays without positions. Rows are taken TILE_ROWS at a time: first the
       two sums of each, then, strip by strip of columns, dinput of all of them together with dy and dy·x̂ down the
       columns, while dy and x are still in a near cache and the sums of a strip stay in registers.
-  (B) Sums along a row: LANES lanes of the data's precision, double after at most FLUSH additions (double data:
-      double-double after FLUSH_DOUBLE). x̂ itself does not enter: Σg·x̂ = rstd·(Σg·(x − shift) − lo·Σg).
+  (B) Sums along a row: lanes of the data's precision, double after at most FLUSH additions (double data: double-double
+      after FLUSH_DOUBLE). x̂ itself does not enter: Σg·x̂ = rstd·(Σg·(x − shift) − lo·Σg).
   (C) Sums down the columns: the data's precision over TILE_ROWS rows, then double (double-double) over a chunk of
       rows; chunks are added in order and depend on the shape alone.
-  (D) x̂ is computed from x and the saved statistics by the same inline function as in forward.
+  (D) x̂ is computed from x and the saved statistics by the same formula as in forward.
+  (E) Float data without a mask and in its own unit, nearly all there is, takes own_floats.pxd: the same sums and values
+      in registers. What is here in loops over local arrays is for the rest.
 """
 
 from cython cimport floating
@@ -37,10 +39,7 @@ from fastnn._kernels.rows cimport exact_sum_of, sum_of
 __all__ = ["rows_backward_own"]
 
 cdef enum:
-    # Rows of a tile. Of rows between these widths half as many: their dy and x then stay in the first-level cache.
     TILE_ROWS = 8
-    NARROW_ROW = 512
-    WIDE_ROW = 1024
     FLUSH_DOUBLE = 4
     # columns of a strip: its sums fit the registers
     STRIP = 64
@@ -68,7 +67,6 @@ cdef struct Backward:
     bint centered               # False: RMS norm, no mean was taken
     bint double_precision
     bint distant                # the result does not fit a near cache
-    Py_ssize_t tile_rows
     Py_ssize_t chunk_rows       # of one residue of the period
     Py_ssize_t chunks
     double* columns             # scratch (chunks, rows of sums, period · n), see below
@@ -312,8 +310,8 @@ cdef inline void chunk(
     for q in range(sums_of(p)):
         memset(sums + q * total, 0, p.view.inner * sizeof(double))
     while row < last:
-        tile(p, row * p.period + residue, min(p.tile_rows, last - row), sums, dy, x, dx)
-        row += p.tile_rows
+        tile(p, row * p.period + residue, min(<Py_ssize_t>TILE_ROWS, last - row), sums, dy, x, dx)
+        row += TILE_ROWS
 
 
 cdef void chunk_block(void* arguments, Py_ssize_t block) noexcept nogil:
@@ -372,7 +370,6 @@ cdef int backward(const Call* call) noexcept nogil:
     p.groups = call.groups
     p.dweight, p.dbias = call.dweight, call.dbias
     p.period, p.centered, p.double_precision = call.period, call.centered, call.double_precision
-    p.tile_rows = TILE_ROWS if p.view.inner <= NARROW_ROW or p.view.inner > WIDE_ROW else TILE_ROWS // 2
     p.chunk_rows = min(<Py_ssize_t>MOST_ROWS, CHUNK // p.view.inner, (rows + SOME_CHUNKS - 1) // SOME_CHUNKS)
     p.chunk_rows = max((p.chunk_rows + 7) // 8 * 8, <Py_ssize_t>LEAST_ROWS, (rows + CHUNKS - 1) // CHUNKS)
     p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows

@@ -12,6 +12,8 @@ Design
       data is still in a near cache when it is normalised. See rows.pxd; threads decide nothing.
   (D) x̂ = fma(x − shift, rstd, −lo·rstd). Where neighbours share a weight, it and bias go into the two coefficients,
       y = fma(x − shift, rstd·weight, bias − lo·rstd·weight); otherwise y = fma(x̂, weight, bias).
+  (E) Float data without a mask and in its own unit, nearly all there is, takes row_floats.pxd: the same sums and values
+      in registers, a whole batch in one call. What is here and in rows.pxd in loops over local arrays is for the rest.
 """
 
 cimport numpy as cnp
