@@ -16,7 +16,7 @@ from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.inlining cimport inlined
 from fastnn._kernels.normal cimport normal_chunk
 from fastnn._kernels.threefry cimport (
-    CHUNK, MAX_ROUNDS, PLANE_MAIN, Key, draw_chunks, stream_key, threefry4x32 as threefry4x32_block,
+    CHUNK, MAX_ROUNDS, MOST_CHUNKS, PLANE_MAIN, Key, draw_chunks, stream_key, threefry4x32 as threefry4x32_block,
 )
 
 cnp.import_array()
@@ -24,7 +24,9 @@ cnp.import_array()
 __all__ = ["fill_normal", "fill_uniform", "fill_words", "permutation", "threefry4x32", "uniform_interval"]
 
 cdef enum:
-    BLOCK = 64  # chunks to a task: 4096 words
+    STEP = MOST_CHUNKS  # chunks made in step
+    STEPS = 16
+    BLOCK = STEPS * STEP  # chunks to a task: 4096 words
 
 # A random number costs about as much as moving this many bytes (measured); the thread policy counts bytes.
 cdef double WORD_WORK = 8
@@ -74,16 +76,17 @@ def threefry4x32(counter, key, int rounds=20):
 cdef void words_task(void* arguments, Py_ssize_t block) noexcept nogil:
     cdef Fill fill = (<Fill*>arguments)[0]  # a copy that no store into out can change
     cdef uint32_t* out = <uint32_t*>fill.out
-    cdef uint32_t buffer[2 * CHUNK]
-    cdef Py_ssize_t index, left
-    for index in range(block * BLOCK, (block + 1) * BLOCK, 2):
+    cdef uint32_t buffer[STEP * CHUNK]
+    cdef Py_ssize_t step, index, left
+    for step in range(block * STEPS, (block + 1) * STEPS):
+        index = step * STEP
         left = fill.size - index * CHUNK
         if left <= 0:
             return
-        if left >= 2 * CHUNK:
-            draw_chunks(out + index * CHUNK, &fill.key, PLANE_MAIN, index, 2)
+        if left >= STEP * CHUNK:
+            draw_chunks(out + index * CHUNK, &fill.key, PLANE_MAIN, index, STEP)
         else:
-            draw_chunks(buffer, &fill.key, PLANE_MAIN, index, 2)
+            draw_chunks(buffer, &fill.key, PLANE_MAIN, index, STEP)
             memcpy(out + index * CHUNK, buffer, left * sizeof(uint32_t))
 
 
@@ -131,19 +134,20 @@ cdef inline inlined uniform_chunk(
 cdef inline inlined uniform_block(const UniformFill* shared, floating* out, Py_ssize_t block) noexcept nogil:
     cdef UniformFill uniform = shared[0]  # a copy that no store into out can change
     cdef Py_ssize_t count = CHUNK * sizeof(float) // sizeof(floating)
-    cdef uint32_t words[2 * CHUNK]
-    cdef floating buffer[2 * CHUNK]
+    cdef uint32_t words[STEP * CHUNK]
+    cdef floating buffer[STEP * CHUNK]
     cdef floating* target
-    cdef Py_ssize_t index, left
-    for index in range(block * BLOCK, (block + 1) * BLOCK, 2):
+    cdef Py_ssize_t step, index, left, k
+    for step in range(block * STEPS, (block + 1) * STEPS):
+        index = step * STEP
         left = uniform.fill.size - index * count
         if left <= 0:
             return
-        target = out + index * count if left >= 2 * count else buffer
-        draw_chunks(words, &uniform.fill.key, PLANE_MAIN, index, 2)
-        uniform_chunk(target, words, &uniform.interval)
-        uniform_chunk(target + count, words + CHUNK, &uniform.interval)
-        if left < 2 * count:
+        target = out + index * count if left >= STEP * count else buffer
+        draw_chunks(words, &uniform.fill.key, PLANE_MAIN, index, STEP)
+        for k in range(STEP):
+            uniform_chunk(target + k * count, words + k * CHUNK, &uniform.interval)
+        if left < STEP * count:
             memcpy(out + index * count, buffer, left * sizeof(floating))
 
 
