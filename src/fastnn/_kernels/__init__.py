@@ -35,6 +35,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "depthwise": ("depthwise_products",),
     "dropout": ("apply_mask", "draw_dropout", "dropout", "ready", "redraw_dropout"),
     "elementwise_loss": ("BCE_WITH_LOGITS", "MSE", "elementwise_loss", "elementwise_loss_backward"),
+    "fill": ("fill_constant",),
     "linear_step": ("LinearStep", "linear_panels"),
     "loss": ("cross_entropy_rows", "cross_entropy_rows_backward"),
     "noise": ("noise",),

@@ -285,6 +285,9 @@ def depthwise_products(
     x: Array, weight: Array, bias: Array | None, rows: Array, columns: Array, out: Array
 ) -> None: ...
 
+# fill
+def fill_constant(out: Array, value: float) -> None: ...
+
 # dropout.pyx
 def draw_dropout(
     x: object, p: object, mode: str, source: object, out: object = None

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import _arrays, random
+from fastnn import _arrays, _kernels, random
 from fastnn.init.gains import check_choice, finite, sizes_of
 
 Array = npt.NDArray[Any]
@@ -154,7 +154,7 @@ def constant(shape: Shape, val: float, *, dtype: npt.DTypeLike = np.float32) -> 
     >>> init.constant(2, 0.5)
     array([0.5, 0.5], dtype=float32)
     """
-    return np.full(shape, _arrays.number(val, "val"), real_type(dtype))
+    return _filled(shape, _arrays.number(val, "val"), dtype)
 
 
 def zeros(shape: Shape, *, dtype: npt.DTypeLike = np.float32) -> Array:
@@ -188,7 +188,13 @@ def ones(shape: Shape, *, dtype: npt.DTypeLike = np.float32) -> Array:
     >>> init.ones(2)
     array([1., 1.], dtype=float32)
     """
-    return np.ones(shape, real_type(dtype))
+    return _filled(shape, 1.0, dtype)
+
+
+def _filled(shape: Shape, value: float, dtype: npt.DTypeLike) -> Array:
+    result = np.empty(shape, real_type(dtype))
+    _kernels.fill_constant(result, value)
+    return result
 
 
 def orthogonal(
