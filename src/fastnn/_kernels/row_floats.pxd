@@ -6,7 +6,7 @@ from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport dd
 from fastnn._kernels.norm cimport Group, claim_lines, offset_of
 from fastnn._kernels.vectors cimport (
-    add, add16, d8, f16, fma8, fma16, lanes_from, load16, multiply16, spread, spread16, store16, subtract, subtract16,
+    add, add16, d8, f16, fma8, fma16, lanes_from, load16, multiply16, spread, spread16, store16, subtract16,
     total, widen,
 )
 
@@ -37,13 +37,30 @@ cdef inline Pair with_terms(Pair p, d8 a, d8 b) noexcept nogil:
     return p
 
 
-cdef inline Pair with_squares(Pair p, const float* x, d8 shift) noexcept nogil:
-    cdef d8 d = subtract(widen(x), shift)
+cdef struct About:
+    # a shift, negated, and one
+    d8 minus
+    d8 one
+
+
+cdef inline About around(double shift) noexcept nogil:
+    cdef About about
+    about.minus, about.one = spread(-shift), spread(1)
+    return about
+
+
+cdef inline d8 deviation(const float* x, About about) noexcept nogil:
+    # x − shift. A multiply-add by one rounds like the difference, and leaves the adders to the conversion and the sum.
+    return fma8(widen(x), about.one, about.minus)
+
+
+cdef inline Pair with_squares(Pair p, const float* x, About about) noexcept nogil:
+    cdef d8 d = deviation(x, about)
     return with_terms(p, d, d)
 
 
-cdef inline Pair with_products(Pair p, const float* dy, const float* x, d8 shift) noexcept nogil:
-    return with_terms(p, widen(dy), subtract(widen(x), shift))
+cdef inline Pair with_products(Pair p, const float* dy, const float* x, About about) noexcept nogil:
+    return with_terms(p, widen(dy), deviation(x, about))
 
 
 cdef inline inlined put_total(Pair p0, Pair p1, Pair p2, Pair p3, bint short, dd* s1, dd* s2) noexcept nogil:
@@ -56,11 +73,11 @@ cdef inline inlined put_total(Pair p0, Pair p1, Pair p2, Pair p3, bint short, dd
 
 
 cdef inline inlined sum_one(
-    const float* x, const float* result, Py_ssize_t n, double about, bint short, dd* s1, dd* s2,
+    const float* x, const float* result, Py_ssize_t n, double shift, bint short, dd* s1, dd* s2,
 ) noexcept nogil:
     # n ≥ WIDE; `short`, less than two times LANES, and whether there is a result to claim are constants where this is
     # inlined
-    cdef d8 shift = spread(about)
+    cdef About about = around(shift)
     cdef d8 d
     cdef Pair p0 = no_pair()
     cdef Pair p1 = no_pair()
@@ -70,16 +87,16 @@ cdef inline inlined sum_one(
     while not short and n - i >= LANES:
         if result != NULL:
             claim_lines(result + i, LANES)
-        p0 = with_squares(p0, x + i, shift)
-        p1 = with_squares(p1, x + i + 8, shift)
-        p2 = with_squares(p2, x + i + 16, shift)
-        p3 = with_squares(p3, x + i + 24, shift)
+        p0 = with_squares(p0, x + i, about)
+        p1 = with_squares(p1, x + i + 8, about)
+        p2 = with_squares(p2, x + i + 16, about)
+        p3 = with_squares(p3, x + i + 24, about)
         i += LANES
     while n - i >= WIDE:
-        p0 = with_squares(p0, x + i, shift)
+        p0 = with_squares(p0, x + i, about)
         i += WIDE
     if i < n:       # the last WIDE elements again, without those that have been added
-        d = lanes_from(subtract(widen(x + n - WIDE), shift), WIDE - (n - i))
+        d = lanes_from(deviation(x + n - WIDE, about), WIDE - (n - i))
         p0 = with_terms(p0, d, d)
     put_total(p0, p1, p2, p3, short, s1, s2)
 
@@ -104,10 +121,10 @@ cdef inline apart sum_runs(
 
 
 cdef inline inlined multiply_one(
-    const float* dy, const float* x, const float* result, Py_ssize_t n, double about, bint short, dd* s1, dd* s2,
+    const float* dy, const float* x, const float* result, Py_ssize_t n, double shift, bint short, dd* s1, dd* s2,
 ) noexcept nogil:
     # as sum_one
-    cdef d8 shift = spread(about)
+    cdef About about = around(shift)
     cdef Pair p0 = no_pair()
     cdef Pair p1 = no_pair()
     cdef Pair p2 = no_pair()
@@ -116,17 +133,17 @@ cdef inline inlined multiply_one(
     while not short and n - i >= LANES:
         if result != NULL:
             claim_lines(result + i, LANES)
-        p0 = with_products(p0, dy + i, x + i, shift)
-        p1 = with_products(p1, dy + i + 8, x + i + 8, shift)
-        p2 = with_products(p2, dy + i + 16, x + i + 16, shift)
-        p3 = with_products(p3, dy + i + 24, x + i + 24, shift)
+        p0 = with_products(p0, dy + i, x + i, about)
+        p1 = with_products(p1, dy + i + 8, x + i + 8, about)
+        p2 = with_products(p2, dy + i + 16, x + i + 16, about)
+        p3 = with_products(p3, dy + i + 24, x + i + 24, about)
         i += LANES
     while n - i >= WIDE:
-        p0 = with_products(p0, dy + i, x + i, shift)
+        p0 = with_products(p0, dy + i, x + i, about)
         i += WIDE
     if i < n:
         p0 = with_terms(
-            p0, lanes_from(widen(dy + n - WIDE), WIDE - (n - i)), subtract(widen(x + n - WIDE), shift))
+            p0, lanes_from(widen(dy + n - WIDE), WIDE - (n - i)), deviation(x + n - WIDE, about))
     put_total(p0, p1, p2, p3, short, s1, s2)
 
 
