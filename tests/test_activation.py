@@ -266,6 +266,8 @@ print(digest.hexdigest())
 
 def test_builds_with_fused_multiply_add_agree():
     builds = [build for build in _kernels.available() if build != "x86_64_v2"]
+    if len(builds) < 2:
+        pytest.skip("needs two such builds")
     digests = {
         subprocess.run(
             [sys.executable, "-c", SCRIPT],

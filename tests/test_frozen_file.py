@@ -136,6 +136,11 @@ class TestHostileFiles:
         with pytest.raises(FrozenError):
             fastnn.load_frozen(rewritten(path, text))
 
+    @pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+    def test_another_version(self, path, version):
+        with pytest.raises(FrozenError, match=r"has version .*, this fastnn reads 1"):
+            fastnn.load_frozen(rewritten(path, description_of(path) | {"version": version}))
+
     def test_too_many_nodes(self, path):
         one = {"kind": "elementwise", "source": -1, "residual": None, "activation": None, "settings": {}, "arrays": []}
         with pytest.raises(FrozenError, match="10000 nodes"):
