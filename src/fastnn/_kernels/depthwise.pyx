@@ -5,6 +5,7 @@ Design
       order. Which row and column of x each of them meets is in two small tables, with −1 in the padding: result and
       gradient of the input differ in these tables alone.
   (B) Vectors are of channels, x is read where it lies, and a pixel's sums stay in registers over all kernel elements.
+      All channels of a pixel come before the next pixel: rows of x are read from end to end.
   (C) The sums are those of convolution.pyx, one fused multiply-add each in the same order, less the padding's zeros.
 """
 
@@ -66,41 +67,26 @@ cdef inline inlined pixel_sums(
 
 cdef apart many_channels(
     const Depthwise* p, const floating* x, const floating* w, const floating* bias, const Py_ssize_t* rows,
-    floating* out,
+    const Py_ssize_t* columns, floating* out,
 ) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(p.outs[1]):
-        if floating is float:
-            pixel_sums(p, x, w, bias, rows, p.columns + j * p.kernel[1], out + j * p.channels, CHANNELS)
-        else:
-            pixel_sums(p, x, w, bias, rows, p.columns + j * p.kernel[1], out + j * p.channels, CHANNELS // 2)
+    if floating is float:
+        pixel_sums(p, x, w, bias, rows, columns, out, CHANNELS)
+    else:
+        pixel_sums(p, x, w, bias, rows, columns, out, CHANNELS // 2)
 
 
 cdef apart some_channels(
     const Depthwise* p, const floating* x, const floating* w, const floating* bias, const Py_ssize_t* rows,
-    floating* out,
+    const Py_ssize_t* columns, floating* out,
 ) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(p.outs[1]):
-        pixel_sums(p, x, w, bias, rows, p.columns + j * p.kernel[1], out + j * p.channels, SOME)
-
-
-cdef apart twice_some_channels(
-    const Depthwise* p, const floating* x, const floating* w, const floating* bias, const Py_ssize_t* rows,
-    floating* out,
-) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(p.outs[1]):
-        pixel_sums(p, x, w, bias, rows, p.columns + j * p.kernel[1], out + j * p.channels, 2 * SOME)
+    pixel_sums(p, x, w, bias, rows, columns, out, SOME)
 
 
 cdef apart one_channel(
     const Depthwise* p, const floating* x, const floating* w, const floating* bias, const Py_ssize_t* rows,
-    floating* out,
+    const Py_ssize_t* columns, floating* out,
 ) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(p.outs[1]):
-        pixel_sums(p, x, w, bias, rows, p.columns + j * p.kernel[1], out + j * p.channels, 1)
+    pixel_sums(p, x, w, bias, rows, columns, out, 1)
 
 
 cdef inline void row_of_results(Depthwise* p, Py_ssize_t task, floating example) noexcept nogil:
@@ -109,26 +95,27 @@ cdef inline void row_of_results(Depthwise* p, Py_ssize_t task, floating example)
     )
     cdef const floating* w = <const floating*>p.w
     cdef const floating* bias = <const floating*>p.bias
+    cdef const floating* b
     cdef const Py_ssize_t* rows = p.rows + task % p.outs[0] * p.kernel[0]
+    cdef const Py_ssize_t* columns = p.columns
     cdef floating* out = <floating*>p.out + task * p.outs[1] * p.channels
     cdef Py_ssize_t many = CHANNELS if floating is float else CHANNELS // 2
-    cdef Py_ssize_t c = 0
-    cdef Py_ssize_t n
-    while c < p.channels:
-        if c + many <= p.channels:
-            n = many
-            many_channels(p, x + c, w + c, bias + c if bias != NULL else NULL, rows, out + c)
-        elif p.channels >= c + 2 * SOME:
-            n = 2 * SOME
-            twice_some_channels(p, x + c, w + c, bias + c if bias != NULL else NULL, rows, out + c)
-        elif p.channels >= SOME:
-            c = min(c, p.channels - SOME)  # the last ones start early and repeat some
-            n = SOME
-            some_channels(p, x + c, w + c, bias + c if bias != NULL else NULL, rows, out + c)
-        else:
-            n = 1
-            one_channel(p, x + c, w + c, bias + c if bias != NULL else NULL, rows, out + c)
-        c += n
+    cdef Py_ssize_t _j, c, n
+    for _j in range(p.outs[1]):
+        c = 0
+        while c < p.channels:
+            n = many if c + many <= p.channels else (SOME if p.channels >= SOME else 1)
+            c = min(c, p.channels - n)  # the last ones start early and repeat some
+            b = bias + c if bias != NULL else NULL
+            if n == many:
+                many_channels(p, x + c, w + c, b, rows, columns, out + c)
+            elif n == SOME:
+                some_channels(p, x + c, w + c, b, rows, columns, out + c)
+            else:
+                one_channel(p, x + c, w + c, b, rows, columns, out + c)
+            c += n
+        columns += p.kernel[1]
+        out += p.channels
 
 
 cdef void row_task(void* arguments, Py_ssize_t task) noexcept nogil:
