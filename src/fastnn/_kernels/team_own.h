@@ -7,7 +7,7 @@
          processor is slow, that takes longer than the work.
      (B) Sleeping workers are called when callers have worked alone for about as long as a call costs, over however many
          jobs, the one at hand included: short jobs far apart wake nobody, in a row of them the workers are soon awake,
-         and calling never costs more than the work. Calls that bring no help double the patience.
+         and calling never costs more than the work. A call that costs more than the help it brings doubles the patience.
      (C) All callers share one team. Each has a job of its own, and workers enter any that is open: n Python threads that
          call at once add members − 1 threads, not n times as many. Without a free job a caller works alone.
      (D) Each member has a share of neighbouring blocks and claims them one by one; when its own are gone, it claims those
@@ -56,7 +56,7 @@ struct team_job {
     _Alignas(64) _Atomic uint32_t door;
     _Atomic int cpu;    /* of the caller */
     _Atomic int called; /* members that need not be called any more */
-    _Atomic int helped; /* whether a worker took a block */
+    _Atomic ptrdiff_t helped; /* blocks that workers did */
     int members;
     team_task function;
     void *arguments;
@@ -161,6 +161,7 @@ static int team_impatient(double expected)
    whoever begins a block calls one more, so that those who call grow in number with those who are called. */
 static void team_take(struct team_job *job, int member)
 {
+    ptrdiff_t done = 0;
     for (int k = 0; k < job->members; k++) {
         struct team_share *share = &job->shares[(member + k) % job->members];
         for (ptrdiff_t block; (block = team_claim(share)) >= 0;) {
@@ -168,11 +169,12 @@ static void team_take(struct team_job *job, int member)
                 const int next = atomic_fetch_add_explicit(&job->called, 1, memory_order_relaxed);
                 if (next < job->members) team_call(next);
             }
-            if (member) atomic_store_explicit(&job->helped, 1, memory_order_relaxed);
             job->function(job->arguments, block);
+            done++;
         }
     }
     atomic_fetch_and_explicit(&job->door, ~TEAM_OPEN, memory_order_relaxed); /* who comes now would find nothing */
+    if (member) atomic_fetch_add_explicit(&job->helped, done, memory_order_relaxed);
 }
 
 /* A worker does what it can for the jobs that are open; whether it did something. */
@@ -341,12 +343,22 @@ static void team_run(team_task function, void *arguments, ptrdiff_t blocks, int 
     team_divide(job->shares, members, blocks, backward);
     atomic_store_explicit(&job->cpu, place_cpu(), memory_order_relaxed);
     atomic_store_explicit(&job->helped, 0, memory_order_relaxed);
+    atomic_store_explicit(&job->called, members, memory_order_relaxed);
+    int64_t start = 0, called = 0;
     const int calling = team_sleeps(members) && team_impatient(expected);
-    atomic_store_explicit(&job->called, calling ? 1 : members, memory_order_relaxed);
-    atomic_store(&job->door, TEAM_OPEN);
+    atomic_store(&job->door, TEAM_OPEN); /* first: who wakes up where the caller runs is to see that it must leave */
+    if (calling) {
+        start = team_clock();
+        team_call(1);
+        called = team_clock();
+        atomic_store_explicit(&job->called, 2, memory_order_relaxed);
+    }
     team_take(job, 0);
     team_await(job);
-    if (atomic_load_explicit(&job->helped, memory_order_relaxed)) {
+    const ptrdiff_t helped = atomic_load_explicit(&job->helped, memory_order_relaxed);
+    /* The call has paid if the caller would have taken longer for the workers' blocks than for the call. Help without a
+       call comes of an earlier one, after which the jobs followed each other. */
+    if (helped && (!calling || (double)(team_clock() - called) * helped > (double)(called - start) * (blocks - helped))) {
         atomic_store_explicit(&team.alone, 0, memory_order_relaxed);
         atomic_store_explicit(&team.patience, TEAM_PATIENCE, memory_order_relaxed);
     }
