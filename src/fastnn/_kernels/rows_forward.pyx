@@ -369,18 +369,20 @@ cdef inline void apply_run(
         else:
             apply_own_run(x, y, p.view.inner, weight, bias, group)
     else:
+        at = (g % p.period if p.period > 1 else 0) * p.entries
         for k in range(p.entries):
-            segment = group_line(p, g, k, group, x[0])
+            segment = line_of(
+                group, weight[at + k] if weight != NULL else 1, bias[at + k] if bias != NULL else 0)
             apply_line(x + k * p.length, y + k * p.length, p.length, &segment)
 
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
 
 cdef inline bint shared_and_simple(Forward* p, Py_ssize_t count, const Line* lines) noexcept nogil:
-    # groups of one run each, one weight each
+    # groups of one weight each
     cdef Py_ssize_t r
     cdef Py_ssize_t special = 0
-    if p.view.reduced != 1 or p.view.inner < VECTOR:
+    if p.view.inner < VECTOR:
         return False
     for r in range(count):
         special += lines[r].scale != 1 or not lines[r].folded
@@ -424,7 +426,8 @@ cdef inline void forward_batch(
         for r in range(count):
             lines[r] = group_line(p, g + r, 0, groups + r, x[0])
         if floating is float and shared_and_simple(p, count, lines):
-            apply_lines(x + start, y + start, count, p.view.inner, lines)
+            for a in range(p.view.reduced):
+                apply_lines(x + start + a * stride, y + start + a * stride, count, p.view.inner, lines)
             return
     if floating is float and own_and_unscaled(p, count, groups):
         apply_own_runs(
