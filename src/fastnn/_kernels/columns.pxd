@@ -33,8 +33,9 @@ cdef extern from *:
 cdef enum:
     # lanes of what is left beside whole strips
     SLIM = 16
-    # most lanes of a panel, unless one group has more
+    # most lanes of a panel, and of one that is a single block, unless one group has more
     PANEL = 640
+    SMALL_PANEL = 256
     # Narrow rows are joined: as few as make whole strips of WHOLE lanes, if that comes out even within FOLDED lanes;
     # else to about FOLDED lanes, if possible whole cache lines.
     FOLDED = 256
@@ -77,7 +78,7 @@ cdef inline Py_ssize_t joined(Py_ssize_t columns, Py_ssize_t lanes) noexcept nog
 
 cdef inline Layout layout_of(View* view) noexcept nogil:
     cdef Layout layout
-    cdef Py_ssize_t step
+    cdef Py_ssize_t step, widest
     layout.outer = view.outer
     layout.columns = view.groups * view.inner
     layout.fold = max(<Py_ssize_t>1, min(FOLDED // layout.columns, view.reduced // LEAST_ROWS))
@@ -94,10 +95,11 @@ cdef inline Layout layout_of(View* view) noexcept nogil:
     layout.rows = view.reduced // layout.fold
     layout.rest = view.reduced % layout.fold * layout.columns
     layout.panel = layout.lanes
-    if layout.lanes > PANEL and view.inner <= PANEL:
+    widest = PANEL if layout.rows > BLOCK_ROWS else SMALL_PANEL
+    if layout.fold == 1 and layout.lanes > widest and view.inner <= widest:
         # even shares of whole strips, if one group is no wider
         step = (STRIP - 1 + view.inner) // view.inner * view.inner
-        layout.panels = (layout.lanes + PANEL - 1) // PANEL
+        layout.panels = (layout.lanes + widest - 1) // widest
         layout.panel = ((layout.lanes + layout.panels - 1) // layout.panels + step - 1) // step * step
     layout.panels = (layout.lanes + layout.panel - 1) // layout.panel
     layout.block_rows = max(<Py_ssize_t>BLOCK_ROWS, BLOCK // layout.panel)
@@ -242,6 +244,36 @@ cdef inline dd lane_sum(const double* high, const double* low, Py_ssize_t lane, 
         return total
     else:
         return two_sum(high[lane], low[lane])
+
+
+# ---- masks -----------------------------------------------------------------------------------------------------------
+
+cdef inline apart count_elements(
+    const unsigned char* mask, View* view, Unit* unit, Py_ssize_t* counts,
+) noexcept nogil:
+    # of each column of one unit, those that count; mask at the outer index's start, counts (S · I)
+    cdef Py_ssize_t columns = view.groups * view.inner
+    cdef Py_ssize_t _a, j
+    for j in range(unit.first_lane, unit.last_lane):
+        counts[j] = 0
+    for _a in range(view.reduced):
+        for j in range(unit.first_lane, unit.last_lane):
+            counts[j] += mask[j] != 0
+        mask += columns
+
+
+cdef inline void count_groups(
+    const Py_ssize_t* counts, View* view, Py_ssize_t group, Py_ssize_t count, double* n,
+) noexcept nogil:
+    # elements of `count` groups from `group` on; without counts every element counts
+    cdef Py_ssize_t j, i, elements
+    for j in range(count):
+        elements = view.reduced * view.inner
+        if counts != NULL:
+            elements = 0
+            for i in range((group + j) * view.inner, (group + j + 1) * view.inner):
+                elements += counts[i]
+        n[j] = <double>elements
 
 
 # ---- scratch memory --------------------------------------------------------------------------------------------------

@@ -18,14 +18,15 @@ from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, fold_lanes, lane_sum,
+    FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, count_elements,
+    count_groups, fold_lanes, lane_sum,
     layout_of, load_groups, merge_blocks, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines,
     widen,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport add_product, add_term, dd, dd_add, dd_scale, wide_deviation
-from fastnn._kernels.norm cimport LINE, SIDE, Group, Means, Settled, View, count_of, deviation, means_of
+from fastnn._kernels.norm cimport LINE, SIDE, Group, Means, Settled, View, deviation, means_of
 from fastnn._kernels.norm_call cimport Call, offer
 
 __all__ = ["columns_backward"]
@@ -47,6 +48,7 @@ cdef struct Backward:
     double* sums                # scratch (O, blocks, rows of sums, stride): Σdy, Σdy·(x − shift)
     void* parameters            # scratch (O, PARAMETERS, stride), see below
     double* columns             # scratch (O, rows of sums, S · I): Σdy, Σdy·x̂
+    Py_ssize_t* counts          # scratch (O, S · I) if there is a mask: elements that count
     unsigned char* scaled       # scratch (units): has groups whose scale is not 1
     void* dweight               # OUT  (S · I) or NULL
     void* dbias                 # OUT  likewise
@@ -124,11 +126,11 @@ cdef inline apart set_side(
 # ---- sums ------------------------------------------------------------------------------------------------------------
 
 cdef inline inlined strip_products(
-    const floating* dy, const floating* x, const floating* parameters, Layout* layout, Py_ssize_t rows,
-    Py_ssize_t skip, Py_ssize_t width, bint cold, double* totals,
+    const floating* dy, const floating* x, floating* dx, const floating* parameters, Layout* layout, Py_ssize_t rows,
+    Py_ssize_t skip, Py_ssize_t width, bint written, bint cold, double* totals,
 ) noexcept nogil:
-    # some rows, added to totals (rows of sums, stride) from lane `skip` on; `width` and `cold` are constants where this
-    # is inlined: without `cold` every scale is 1
+    # some rows, added to totals (rows of sums, stride) from lane `skip` on, and if the statistics are constants their
+    # gradients; `width`, `written` and `cold` are constants where this is inlined: without `cold` every scale is 1
     cdef Py_ssize_t stride = layout.stride
     cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t j
@@ -141,6 +143,10 @@ cdef inline inlined strip_products(
     cdef double scale[STRIP]
     cdef double wide[STRIP]
     cdef double upstream[STRIP]
+    cdef floating factor[STRIP]
+    cdef floating out[STRIP]
+    for j in range(width):
+        factor[j] = parameters[FACTOR * stride + j]
     widen(parameters + SHIFT * stride, shift, width)
     widen(parameters + SCALE * stride, scale, width)
     for j in range(width):
@@ -151,6 +157,12 @@ cdef inline inlined strip_products(
             products_low[j] = totals[SECOND_LOW * stride + j]
     g.low = 0
     while rows > 0:
+        if written:
+            for j in range(width):
+                out[j] = dy[j] * factor[j]
+            for j in range(width):
+                dx[j] = out[j]
+            dx += lanes
         widen(x, wide, width)
         widen(dy, upstream, width)
         for j in range(width):
@@ -170,28 +182,40 @@ cdef inline inlined strip_products(
 
 
 cdef inline void sum_rows(
-    const floating* dy, const floating* x, const floating* parameters, Layout* layout, Py_ssize_t rows,
+    const floating* dy, const floating* x, floating* dx, const floating* parameters, Layout* layout, Py_ssize_t rows,
     Py_ssize_t first, Py_ssize_t last, bint cold, double* totals,
 ) noexcept nogil:
-    # lanes first … last − 1 of some rows; what is left beside whole strips as in columns_forward
+    # lanes first … last − 1 of some rows; what is left beside whole strips as in columns_forward. With dx, gradients of
+    # constant statistics too.
     cdef Py_ssize_t strip = strip_of(x[0])
     cdef Py_ssize_t at = first
     cdef Py_ssize_t start
-    if not cold:
+    if not cold and dx != NULL:
         while last - at >= strip:
-            strip_products(dy + at, x + at, parameters + at, layout, rows, 0, strip_of(x[0]), False, totals + at)
+            strip_products(
+                dy + at, x + at, dx + at, parameters + at, layout, rows, 0, strip_of(x[0]), True, False, totals + at)
             at += strip
+    elif not cold:
+        while last - at >= strip:
+            strip_products(
+                dy + at, x + at, NULL, parameters + at, layout, rows, 0, strip_of(x[0]), False, False, totals + at)
+            at += strip
+    if dx != NULL and at < last:
+        gradient_rows(dy + at, x + at, dx + at, NULL, parameters + at, layout, rows, last - at, True, cold)
     while at < last:
         start = min(at, max(first, last - SLIM))
         if last - start < SLIM:
             strip_products(
-                dy + start, x + start, parameters + start, layout, rows, 0, last - start, True, totals + start)
+                dy + start, x + start, NULL, parameters + start, layout, rows, 0, last - start, False, True,
+                totals + start)
         elif cold:
             strip_products(
-                dy + start, x + start, parameters + start, layout, rows, at - start, SLIM, True, totals + start)
+                dy + start, x + start, NULL, parameters + start, layout, rows, at - start, SLIM, False, True,
+                totals + start)
         else:
             strip_products(
-                dy + start, x + start, parameters + start, layout, rows, at - start, SLIM, False, totals + start)
+                dy + start, x + start, NULL, parameters + start, layout, rows, at - start, SLIM, False, False,
+                totals + start)
         at = start + SLIM
 
 
@@ -199,10 +223,13 @@ cdef inline void close_unit(Backward* p, Unit* unit, floating* parameters) noexc
     # sums → column totals, means and the last two parameters of one unit
     cdef const Group* groups = p.groups + unit.outer * p.view.groups
     cdef const unsigned char* mask = p.mask + unit.outer * p.layout.size if p.mask != NULL else NULL
+    cdef Py_ssize_t* counts = p.counts + unit.outer * p.layout.columns if mask != NULL else NULL
     cdef double n[SIDE]
     cdef Settled loaded
     cdef Py_ssize_t j, count
     cdef Py_ssize_t s = unit.first_group
+    if mask != NULL:
+        count_elements(mask, &p.view, unit, counts)
     merge_blocks(&p.layout, unit, p.sums, parameters[0])
     fold_lanes(&p.layout, unit, p.sums, parameters[0])
     for j in range(SIDE):
@@ -211,8 +238,7 @@ cdef inline void close_unit(Backward* p, Unit* unit, floating* parameters) noexc
         count = min(<Py_ssize_t>SIDE, unit.last_group - s)
         load_groups(groups + s, count, &loaded, parameters[0])
         if mask != NULL:
-            for j in range(count):
-                n[j] = <double>count_of(mask + (s + j) * p.view.inner, &p.view)
+            count_groups(counts, &p.view, s, count, n)
         if floating is float and p.view.inner == 1 and count == SIDE:
             close_side(p, unit.outer, s, &loaded, n, parameters + s)
         else:
@@ -367,16 +393,16 @@ cdef inline inlined gradient_row(
 
 
 cdef inline void gradient_rows(
-    Backward* p, const floating* dy, const floating* x, floating* dx, const unsigned char* mask,
-    const floating* parameters, Py_ssize_t rows, Py_ssize_t n, bint cold,
+    const floating* dy, const floating* x, floating* dx, const unsigned char* mask, const floating* parameters,
+    Layout* layout, Py_ssize_t rows, Py_ssize_t n, bint constant, bint cold,
 ) noexcept nogil:
     # n lanes of some rows
-    cdef Py_ssize_t lanes = p.layout.lanes
-    cdef Py_ssize_t stride = p.layout.stride
+    cdef Py_ssize_t lanes = layout.lanes
+    cdef Py_ssize_t stride = layout.stride
     cdef Py_ssize_t r, at
     for r in range(rows):
         at = r * lanes
-        if p.constant:
+        if constant:
             if cold:
                 gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, True, True)
             else:
@@ -422,12 +448,13 @@ cdef inline void some_rows(
     cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * p.layout.stride
     cdef bint cold = p.scaled[span.unit]
     if sums:
-        sum_rows(dy + at, x + at, parameters, &p.layout, rows, first, last, cold, totals)
-    if gradients:
+        sum_rows(
+            dy + at, x + at, dx + at if gradients else NULL, parameters, &p.layout, rows, first, last, cold, totals)
+    else:
         at += first
         gradient_rows(
-            p, dy + at, x + at, dx + at, p.mask + at if p.mask != NULL else NULL, parameters + first, rows,
-            last - first, cold)
+            dy + at, x + at, dx + at, p.mask + at if p.mask != NULL else NULL, parameters + first, &p.layout, rows,
+            last - first, p.constant, cold)
 
 
 # ---- tasks: each step of one unit or of one block of it --------------------------------------------------------------
@@ -538,7 +565,7 @@ cdef void run_backward(Backward* p) noexcept nogil:
 cdef int backward(const Call* call) noexcept nogil:
     cdef Backward p
     cdef Py_ssize_t kinds = SUMS if call.double_precision else FIRST_LOW
-    cdef size_t sums, parameters, totals, units
+    cdef size_t sums, parameters, totals, counts, units
     cdef char* scratch
     cdef char* rest
     p.view = call.view
@@ -552,13 +579,16 @@ cdef int backward(const Call* call) noexcept nogil:
     sums = p.layout.outer * p.layout.blocks * kinds * p.layout.stride * sizeof(double)
     parameters = p.layout.outer * PARAMETERS * p.layout.stride * (8 if p.double_precision else 4)
     totals = p.layout.outer * kinds * p.layout.columns * sizeof(double)
-    scratch = <char*>malloc(whole_lines(sums) + whole_lines(parameters) + whole_lines(totals) + units + LINE)
+    counts = p.layout.outer * p.layout.columns * sizeof(Py_ssize_t) if p.mask != NULL else 0
+    scratch = <char*>malloc(
+        whole_lines(sums) + whole_lines(parameters) + whole_lines(totals) + whole_lines(counts) + units + LINE)
     if scratch == NULL:
         return -1
     rest = scratch
     p.sums = <double*>carve(&rest, sums)
     p.parameters = carve(&rest, parameters)
     p.columns = <double*>carve(&rest, totals)
+    p.counts = <Py_ssize_t*>carve(&rest, counts)
     p.scaled = <unsigned char*>carve(&rest, units)
     run_backward(&p)
     free(scratch)

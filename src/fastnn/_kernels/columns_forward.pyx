@@ -4,8 +4,9 @@ Design
   (A) One kernel serves batch, instance and group norm of channels-last images, batch norm of tables, and
       standardisation over leading axes: they differ in the view (O, A, S, I) of the array. See columns.pxd for how
       its columns become lanes, blocks and units, and for the sums.
-  (B) One pass for the statistics, around each group's first element. The sums are so exact that it may lie FAR
-      standard deviations off; a group where it lies farther is summed again around its mean.
+  (B) One pass for the statistics: of float data around each group's first element, of double data around zero, which
+      saves a third of the operations. The sums are so exact that the mean may lie many standard deviations off; a
+      group where it lies farther is summed again around it.
   (C) y = fma(x − shift, factor, offset) with factor = rstd·weight and offset = bias − lo·factor, both rounded once: two
       operations and three parameters for each element.
   (D) Sums take some rows at a time, strip by strip: memory is read in long runs, and the sums of a strip stay in
@@ -24,16 +25,20 @@ from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, fold_lanes, lane_sum,
+    FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, count_elements,
+    count_groups, fold_lanes, lane_sum,
     layout_of, load_groups, merge_blocks, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines,
     widen,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
-from fastnn._kernels.lanes cimport add_product, add_term, dd, join, wide_deviation
+from fastnn._kernels.lanes cimport (
+    add_number, add_product, add_product_of_numbers, add_term, dd, dd_add, dd_divide, dd_scale, dd_square, join,
+    wide_deviation,
+)
 from fastnn._kernels.norm cimport (
-    AGAIN, COLD, DISTANT, LINE, SIDE, Group, Moments, Population, Settled, Verdict, View, claim_lines, close_group,
-    count_of, deviation, find_moments, find_scales, first_counted, scale_of, settle,
+    COLD, DISTANT, LINE, SIDE, Group, Moments, Population, Settled, Verdict, View, claim_lines, close_group,
+    deviation, find_moments, find_scales, first_counted, scale_of, settle,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 
@@ -58,6 +63,7 @@ cdef struct Forward:
     double* sums                # scratch (O, blocks, rows of sums, stride): Σ, Σ²
     void* parameters            # scratch (O, PARAMETERS, stride), see below
     unsigned char* states       # scratch (units), see below
+    Py_ssize_t* counts          # scratch (O, S · I) if there is a mask: elements that count
     unsigned char* attempts     # scratch (units): sums closed so far
 
 # Rows of parameters: the first two steer the sums, then all of them the result.
@@ -71,15 +77,18 @@ cdef enum:
 cdef enum:
     # passes for the sums: a scale may have to be found, then a shift
     ATTEMPTS = 3
-    # A shift may be the root of this many standard deviations off: of the 53 bits of a sum it costs ten.
+    # A shift may be the root of this many standard deviations off: of the 53 bits of a sum of float data it costs ten.
     FAR = 1024
     # elements that are read before any of them is written
     CHUNK = 64
+    # lanes under a mask that are taken at a time
+    KEPT = 512
 
 # What is known of a unit; a set of bits.
 cdef enum State:
     UNDECIDED = 1       # has groups to sum once more
     SCALED = 2          # has groups whose scale is not 1
+    SHIFTED = 4         # of double data: has groups whose shift is not 0, for the sums
 
 
 # ---- statistics ------------------------------------------------------------------------------------------------------
@@ -104,15 +113,13 @@ cdef inline void start_unit(
     cdef floating* scale = parameters + SCALE * p.layout.stride
     cdef Py_ssize_t inner = p.view.inner
     cdef Py_ssize_t s, i
-    if mask != NULL and p.centered:
-        for s in range(unit.first_group, unit.last_group):
-            set_shift(p, s, parameters, first_counted(x + s * inner, mask + s * inner, &p.view), 1)
-        return
+    cdef bint around_first = p.centered and floating is float
     for i in range(unit.first_lane, unit.last_lane):
-        shift[i] = x[i] if p.centered else 0
+        shift[i] = x[i] if around_first else 0
         scale[i] = 1
-    if p.centered and inner > 1:
+    if around_first and (inner > 1 or mask != NULL):
         for s in range(unit.first_group, unit.last_group):
+            shift[s * inner] = first_counted(x + s * inner, mask + s * inner if mask != NULL else NULL, &p.view)
             for i in range(s * inner + 1, (s + 1) * inner):
                 shift[i] = shift[s * inner]
     repeat(&p.layout, unit, parameters, SHIFT, FACTOR)
@@ -123,7 +130,7 @@ cdef inline inlined strip_sums(
     Py_ssize_t skip, Py_ssize_t width, bint cold, double* totals,
 ) noexcept nogil:
     # some rows, added to totals (rows of sums, stride) from lane `skip` on; `width` and `cold` are constants where this
-    # is inlined: without `cold` every scale is 1
+    # is inlined: without `cold` every scale is 1, and of double data every shift 0
     cdef Py_ssize_t stride = layout.stride
     cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t j
@@ -147,11 +154,15 @@ cdef inline inlined strip_sums(
         widen(x, wide, width)
         for j in range(width):
             d = wide_deviation(wide[j], shift[j], scale[j], cold, x[0])
-            if mask != NULL and mask[j] == 0:
+            if mask != NULL and not mask[j]:
                 d.high = 0
                 d.low = 0
-            add_term(&sums[j], &sums_low[j], d, x[0])
-            add_product(&squares[j], &squares_low[j], d, d, x[0])
+            if floating is double and not cold:     # around zero
+                add_number(&sums[j], &sums_low[j], wide[j])
+                add_product_of_numbers(&squares[j], &squares_low[j], wide[j], wide[j])
+            else:
+                add_term(&sums[j], &sums_low[j], d, x[0])
+                add_product(&squares[j], &squares_low[j], d, d, x[0])
         x += lanes
         if mask != NULL:
             mask += lanes
@@ -165,61 +176,107 @@ cdef inline inlined strip_sums(
 
 
 cdef inline void sum_rows(
-    const floating* x, const unsigned char* mask, const floating* parameters, Layout* layout, Py_ssize_t rows,
-    Py_ssize_t first, Py_ssize_t last, bint cold, double* totals,
+    const floating* x, const floating* parameters, Layout* layout, Py_ssize_t rows, Py_ssize_t first,
+    Py_ssize_t last, bint cold, double* totals,
 ) noexcept nogil:
     # lanes first … last − 1 of some rows
     cdef Py_ssize_t strip = strip_of(x[0])
     cdef Py_ssize_t at = first
-    cdef Py_ssize_t start
-    if mask == NULL and not cold:
+    cdef Py_ssize_t start, lane
+    if not cold:
         while last - at >= strip:
             strip_sums(x + at, NULL, parameters + at, layout, rows, 0, strip_of(x[0]), False, totals + at)
             at += strip
     while at < last:
         start = min(at, max(first, last - SLIM))
         if last - start < SLIM:
-            strip_sums(
-                x + start, mask + start if mask != NULL else NULL, parameters + start, layout, rows, 0, last - start,
-                True, totals + start)
-        elif mask != NULL or cold:
-            strip_sums(
-                x + start, mask + start if mask != NULL else NULL, parameters + start, layout, rows, at - start, SLIM,
-                True, totals + start)
+            for lane in range(start, last):
+                strip_sums(x + lane, NULL, parameters + lane, layout, rows, 0, 1, True, totals + lane)
+        elif cold:
+            strip_sums(x + start, NULL, parameters + start, layout, rows, at - start, SLIM, True, totals + start)
         else:
             strip_sums(x + start, NULL, parameters + start, layout, rows, at - start, SLIM, False, totals + start)
         at = start + SLIM
 
 
+cdef inline apart keep_counted(
+    const floating* x, const unsigned char* mask, const floating* shift, Py_ssize_t n, floating* kept,
+) noexcept nogil:
+    # the shift, whose deviation is 0, in place of what does not count
+    cdef Py_ssize_t j
+    cdef floating value, instead
+    for j in range(n):
+        value = x[j]
+        instead = shift[j]
+        kept[j] = value if mask[j] else instead
+
+
+cdef inline void sum_masked_rows(
+    const floating* x, const unsigned char* mask, const floating* parameters, Layout* layout, Py_ssize_t rows,
+    Py_ssize_t first, Py_ssize_t last, bint cold, double* totals,
+) noexcept nogil:
+    cdef floating kept[KEPT]
+    cdef Py_ssize_t at, n
+    while rows > 0:
+        if cold:        # shift / scale might not be exact
+            for at in range(first, last):
+                strip_sums(x + at, mask + at, parameters + at, layout, 1, 0, 1, True, totals + at)
+        else:
+            at = first
+            while at < last:
+                n = min(last - at, <Py_ssize_t>KEPT)
+                keep_counted(x + at, mask + at, parameters + SHIFT * layout.stride + at, n, kept)
+                sum_rows(kept, parameters + at, layout, 1, 0, n, False, totals + at)
+                at += n
+        x += layout.lanes
+        mask += layout.lanes
+        rows -= 1
+
+
 cdef inline void sum_span(Forward* p, Span* span, const floating* x) noexcept nogil:
     cdef Layout* layout = &p.layout
-    cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t stride = layout.stride
     cdef Py_ssize_t base = span.outer * layout.size
     cdef const unsigned char* mask = p.mask + base if p.mask != NULL else NULL
     cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * stride
-    cdef bint cold = p.states[span.unit] & SCALED
+    cdef bint cold = p.states[span.unit] & (SCALED | SHIFTED)
     cdef Py_ssize_t kinds = sums_of(x[0])
     cdef double* totals = p.sums + (span.outer * layout.blocks + span.block) * kinds * stride
-    cdef Py_ssize_t row, q
+    cdef Py_ssize_t row, rows, q
     x += base
     for q in range(kinds):
         memset(totals + q * stride + span.first_lane, 0, (span.last_lane - span.first_lane) * sizeof(double))
     row = span.first_row
     while row < span.last_row:
-        sum_rows(
-            x + row * lanes, mask + row * lanes if mask != NULL else NULL, parameters, layout,
-            rows_of(layout, span.last_row - row), span.first_lane, span.last_lane, cold, totals)
-        row += rows_of(layout, span.last_row - row)
+        rows = rows_of(layout, span.last_row - row)
+        some_sums(x, mask, parameters, layout, row, rows, span.first_lane, span.last_lane, cold, totals)
+        row += rows
     if span.last_rest > span.first_lane:
-        row = layout.rows
-        sum_rows(
-            x + row * lanes, mask + row * lanes if mask != NULL else NULL, parameters, layout, 1, span.first_lane,
-            span.last_rest, cold, totals)
+        some_sums(x, mask, parameters, layout, layout.rows, 1, span.first_lane, span.last_rest, cold, totals)
+
+
+cdef inline void some_sums(
+    const floating* x, const unsigned char* mask, const floating* parameters, Layout* layout, Py_ssize_t row,
+    Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last, bint cold, double* totals,
+) noexcept nogil:
+    # of `rows` rows from `row` on; x and mask at the outer index's start
+    if mask != NULL:
+        sum_masked_rows(
+            x + row * layout.lanes, mask + row * layout.lanes, parameters, layout, rows, first, last, cold, totals)
+    else:
+        sum_rows(x + row * layout.lanes, parameters, layout, rows, first, last, cold, totals)
 
 
 cdef inline bint is_far(double lo, double variance) noexcept nogil:
     return lo * lo > FAR * variance
+
+
+cdef inline bint is_far_double(dd s1, dd s2, double n) noexcept nogil:
+    # the same for double data, of whose 106 bits forty may be lost; equal numbers are far from zero even if their
+    # squares vanish
+    cdef dd lo = dd_divide(s1, n)
+    cdef dd variance = dd_add(dd_divide(s2, n), dd_scale(dd_square(lo), -1))
+    return lo.high != 0 and lo.high * lo.high >= 1099511627776.0 * variance.high
 
 
 cdef inline dd group_total(
@@ -271,7 +328,7 @@ cdef inline apart store_population(const Moments* moments, const double* n, Popu
 
 
 cdef inline int close_floats(
-    Forward* p, Unit* unit, const unsigned char* mask, const double* s1, const double* s2, float* parameters,
+    Forward* p, Unit* unit, const Py_ssize_t* counts, const double* s1, const double* s2, float* parameters,
     Group* groups, Population* population,
 ) noexcept nogil:
     # Sums of float data in double precision leave no range; a shift far from the mean is all that can happen to them.
@@ -294,9 +351,8 @@ cdef inline int close_floats(
     s = unit.first_group
     while s < unit.last_group:
         count = min(<Py_ssize_t>SIDE, unit.last_group - s)
-        if mask != NULL:
-            for j in range(count):
-                n[j] = <double>count_of(mask + (s + j) * inner, &p.view)
+        if counts != NULL:
+            count_groups(counts, &p.view, s, count, n)
         if inner == 1 and count == SIDE:
             widen(parameters + SHIFT * stride + s, shift, SIDE)
             settle_side(s1 + s, s2 + s, n, p.eps, p.centered, shift, &moments, &settled, &far)
@@ -314,7 +370,7 @@ cdef inline int close_floats(
                 groups[s + j] = few[j]
                 if population != NULL:
                     population[s + j] = few_population[j]
-        if mask != NULL:
+        if counts != NULL:
             for j in range(count):
                 if n[j] == 0:
                     clear_group(groups + s + j, population + s + j if population != NULL else NULL)
@@ -336,8 +392,8 @@ cdef inline void clear_group(Group* group, Population* population) noexcept nogi
 
 
 cdef inline int close_doubles(
-    Forward* p, Unit* unit, const double* x, const unsigned char* mask, const double* sums, double* parameters,
-    Group* groups, Population* population,
+    Forward* p, Unit* unit, const double* x, const unsigned char* mask, const Py_ssize_t* counts, const double* sums,
+    double* parameters, Group* groups, Population* population,
 ) noexcept nogil:
     cdef Py_ssize_t inner = p.view.inner
     cdef Py_ssize_t stride = p.layout.stride
@@ -353,20 +409,23 @@ cdef inline int close_doubles(
         s2 = group_total(sums + SECOND * stride, sums + SECOND_LOW * stride, at, at + inner, x[0])
         if mask != NULL:
             group_mask = mask + at
-        n = <double>count_of(group_mask, &p.view)
+        count_groups(counts, &p.view, s, 1, &n)
         verdict = close_group(
             s1, s2, n, p.eps, p.centered, parameters[SHIFT * stride + at], parameters[SCALE * stride + at], groups + s,
             population + s if population != NULL else NULL)
         if verdict == COLD:
             scale = scale_of(x + at, group_mask, &p.view, p.eps)
-            set_shift(
-                p, s, parameters, first_counted(x + at, group_mask, &p.view) * scale if p.centered else 0, scale)
+            set_shift(p, s, parameters, <double>0, scale)
             state |= UNDECIDED
-        elif verdict == AGAIN and is_far(s1.high / n, s2.high / n - (s1.high / n) * (s1.high / n)):
-            set_shift(p, s, parameters, groups[s].shift, parameters[SCALE * stride + at])
+        elif p.centered and is_far_double(s1, s2, n):
+            # the group may have gone back to the data's own unit
+            scale = parameters[SCALE * stride + at]
+            set_shift(p, s, parameters, groups[s].shift * (scale / groups[s].scale), scale)
             state |= UNDECIDED
         if parameters[SCALE * stride + at] != 1:
             state |= SCALED
+        if parameters[SHIFT * stride + at] != 0:
+            state |= SHIFTED
     return state
 
 
@@ -378,13 +437,16 @@ cdef inline int close_unit(
     cdef double* sums = p.sums + unit.outer * p.layout.blocks * sums_of(x[0]) * stride
     cdef Group* groups = p.groups + unit.outer * p.view.groups
     cdef Population* population = p.population + unit.outer * p.view.groups if p.population != NULL else NULL
+    cdef Py_ssize_t* counts = p.counts + unit.outer * p.layout.columns if mask != NULL else NULL
+    if mask != NULL:
+        count_elements(mask, &p.view, unit, counts)
     merge_blocks(&p.layout, unit, p.sums, x[0])
     fold_lanes(&p.layout, unit, p.sums, x[0])
     if floating is float:
         return close_floats(
-            p, unit, mask, sums + FIRST * stride, sums + SECOND * stride, parameters, groups, population)
+            p, unit, counts, sums + FIRST * stride, sums + SECOND * stride, parameters, groups, population)
     else:
-        return close_doubles(p, unit, x, mask, sums, parameters, groups, population)
+        return close_doubles(p, unit, x, mask, counts, sums, parameters, groups, population)
 
 
 # ---- applying them ---------------------------------------------------------------------------------------------------
@@ -638,7 +700,7 @@ cdef inline bint undecided(Forward* p, Py_ssize_t units) noexcept nogil:
 cdef int forward(const Call* call) noexcept nogil:
     cdef Forward p
     cdef Py_ssize_t kinds = SUMS if call.double_precision else FIRST_LOW
-    cdef size_t groups, sums, parameters, units
+    cdef size_t groups, sums, parameters, counts, units
     cdef char* scratch
     cdef char* rest
     p.view = call.view
@@ -650,7 +712,9 @@ cdef int forward(const Call* call) noexcept nogil:
     groups = p.view.outer * p.view.groups * sizeof(Group) if call.groups == NULL else 0
     sums = p.layout.outer * p.layout.blocks * kinds * p.layout.stride * sizeof(double) if not p.given else 0
     parameters = p.layout.outer * PARAMETERS * p.layout.stride * (8 if p.double_precision else 4)
-    scratch = <char*>malloc(whole_lines(groups) + whole_lines(sums) + whole_lines(parameters) + 2 * units + LINE)
+    counts = p.layout.outer * p.layout.columns * sizeof(Py_ssize_t) if p.mask != NULL else 0
+    scratch = <char*>malloc(
+        whole_lines(groups) + whole_lines(sums) + whole_lines(parameters) + whole_lines(counts) + 2 * units + LINE)
     if scratch == NULL:
         return -1
     rest = scratch
@@ -659,6 +723,7 @@ cdef int forward(const Call* call) noexcept nogil:
         p.groups = call.groups
     p.sums = <double*>carve(&rest, sums)
     p.parameters = carve(&rest, parameters)
+    p.counts = <Py_ssize_t*>carve(&rest, counts)
     p.states = <unsigned char*>carve(&rest, 2 * units)
     p.attempts = p.states + units
     run_forward(&p)

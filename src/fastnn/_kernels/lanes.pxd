@@ -161,6 +161,20 @@ cdef inline void add_product(double* high, double* low, dd a, dd b, floating exa
         add_term(high, low, p, example)
 
 
+cdef inline void add_number(double* high, double* low, double a) noexcept nogil:
+    # plain numbers, in double-double
+    cdef dd s = two_sum(high[0], a)
+    high[0] = s.high
+    low[0] += s.low
+
+
+cdef inline void add_product_of_numbers(double* high, double* low, double a, double b) noexcept nogil:
+    cdef dd p = dd_product(a, b)
+    cdef dd s = two_sum(high[0], p.high)
+    high[0] = s.high
+    low[0] += s.low + p.low
+
+
 # ---- many sums side by side, one array of high and one of low parts (for double data) ------------------------------
 
 cdef inline void add_to_lanes(
