@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import fastnn
+import fastnn.functional as F
 from fastnn import _kernels
 from norm_operations import OPERATIONS
 
@@ -158,3 +159,27 @@ def test_zero_strides(name):
 
 if __name__ == "__main__":
     print(digest())
+
+
+@pytest.mark.parametrize("channels", [64, 8, 6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_results_that_bypass_the_caches(dtype, channels):
+    """Samples of an array larger than the caches come out as each of them alone, which is smaller."""
+    samples = 3
+    shape = (samples, 6_553_600 // np.dtype(dtype).itemsize // channels + 1, channels)
+    rng = np.random.default_rng(5)
+    x, dy = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    weight, bias, mean = (rng.standard_normal(channels).astype(dtype) for _ in range(3))
+    variance = mean * mean + 1
+
+    def run(x, dy):
+        y, context = F.instance_norm_forward(x, weight=weight, bias=bias, channel_axis=-1)
+        dx = F.instance_norm_backward(dy, context)[0]
+        z, context = F.batch_norm_forward(x, mean, variance, weight, bias, channel_axis=-1)
+        return y, dx, z, F.batch_norm_backward(dy, context)[0]
+
+    assert 2 * x.nbytes > 32 << 20 > 3 * x[:1].nbytes
+    whole = run(x, dy)
+    for k in range(samples):
+        for large, small in zip(whole, run(x[k : k + 1], dy[k : k + 1])):
+            np.testing.assert_array_equal(large[k : k + 1], small)

@@ -14,7 +14,8 @@ from libc.math cimport fabs
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport dd, join, two_sum
 from fastnn._kernels.norm cimport LINE, SIDE, Group, Settled, View, inverse_power
-from fastnn._kernels.vectors cimport store8, widen as widen_some
+from fastnn._kernels.streaming cimport STREAM_BYTES
+from fastnn._kernels.vectors cimport load16, store8, stream16, widen as widen_some
 
 cdef extern from *:
     """
@@ -36,8 +37,9 @@ cdef enum:
     # most lanes of a panel, and of one that is a single block, unless one group has more
     PANEL = 640
     SMALL_PANEL = 256
-    # Narrow rows are joined: as few as make whole strips of WHOLE lanes, if that comes out even within FOLDED lanes;
-    # else to about FOLDED lanes, if possible whole cache lines.
+    # Narrow rows are joined: as few as make multiples of WHOLE lanes, the widest strip, if that comes out even within
+    # FOLDED lanes; else to about FOLDED lanes, if possible multiples of SIXTEEN, which are whole cache lines. Panels
+    # are multiples of WHOLE lanes.
     FOLDED = 256
     WHOLE = 64
     SIXTEEN = 16
@@ -97,8 +99,8 @@ cdef inline Layout layout_of(View* view) noexcept nogil:
     layout.panel = layout.lanes
     widest = PANEL if layout.rows > BLOCK_ROWS else SMALL_PANEL
     if layout.fold == 1 and layout.lanes > widest and view.inner <= widest:
-        # even shares of whole strips, if one group is no wider
-        step = (STRIP - 1 + view.inner) // view.inner * view.inner
+        # even shares, if one group is no wider
+        step = (WHOLE - 1 + view.inner) // view.inner * view.inner
         layout.panels = (layout.lanes + widest - 1) // widest
         layout.panel = ((layout.lanes + layout.panels - 1) // layout.panels + step - 1) // step * step
     layout.panels = (layout.lanes + layout.panel - 1) // layout.panel
@@ -179,6 +181,26 @@ cdef inline inlined widen(const floating* x, double* wide, Py_ssize_t n) noexcep
     else:
         for j in range(n):
             wide[j] = x[j]
+
+
+# ---- results that bypass the caches ----------------------------------------------------------------------------------
+
+cdef inline bint may_stream(const void* result, Layout* layout, double moved, Py_ssize_t itemsize) noexcept nogil:
+    # whether a call moves more than the caches hold, and every row of a panel begins with a cache line
+    return (
+        moved > STREAM_BYTES and <size_t>result % LINE == 0 and layout.lanes * itemsize % LINE == 0
+        and layout.panel * itemsize % LINE == 0 and (layout.outer == 1 or layout.size * itemsize % LINE == 0))
+
+
+cdef inline inlined put(const floating* values, floating* result, Py_ssize_t n, bint streamed) noexcept nogil:
+    # n and `streamed` are constants where this is inlined; only whole cache lines are streamed
+    cdef Py_ssize_t j
+    if streamed and n * sizeof(floating) % LINE == 0:
+        for j in range(n * <Py_ssize_t>sizeof(floating) // LINE):
+            stream16(<float*>result + 16 * j, load16(<const float*>values + 16 * j))
+    else:
+        for j in range(n):
+            result[j] = values[j]
 
 
 # ---- sums of lanes over blocks ---------------------------------------------------------------------------------------

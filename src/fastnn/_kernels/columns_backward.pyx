@@ -1,14 +1,14 @@
 """Norms whose statistics run across contiguous memory: backward. The formulas are those of rows_backward.
 
 Design
-  (A) As columns_forward: lanes, blocks, units and exact sums of columns.pxd; sums strip by strip, results row by row;
-      one task for each unit, or blocks shared out pass by pass.
+  (A) As columns_forward: lanes, blocks, units and exact sums of columns.pxd; sums strip by strip, results row by row,
+      past the caches if the call is large; one task for each unit, or blocks shared out pass by pass.
   (B) The sums down each column are Σ dy and Σ dy·(x − shift): x̂ is never rounded, and Σ dy·x̂ is
       rstd·(Σ dy·(x − shift) − lo·Σ dy). They give the parameter gradients as they are, and, weighted and added over
       the columns of a group, the two means in the input's gradient.
   (C) dinput = fma(x − shift, slope, fma(dy, factor, constant)), which has the three parameters rounded once: factor =
       rstd·weight, slope = −rstd²·Σgx̂/n, constant = −rstd·Σg/n − lo·slope.
-  (D) Where the statistics are constants, dinput = dy·factor, in one pass with the sums.
+  (D) Where the statistics are constants, dinput = dy·factor, written by the loop that reads dy for the sums.
   (E) Parameter gradients are added over the outer indices in order.
 """
 
@@ -18,16 +18,16 @@ from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, count_elements,
-    count_groups, fold_lanes, lane_sum,
-    layout_of, load_groups, merge_blocks, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines,
-    widen,
+    FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, count_elements, count_groups,
+    fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks, put, repeat, rows_of, span_of, strip_of,
+    sums_of, unit_of, whole_lines, widen,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport add_product, add_term, dd, dd_add, dd_scale, wide_deviation
 from fastnn._kernels.norm cimport LINE, SIDE, Group, Means, Settled, View, deviation, means_of
 from fastnn._kernels.norm_call cimport Call, offer
+from fastnn._kernels.streaming cimport stream_end
 
 __all__ = ["columns_backward"]
 
@@ -45,6 +45,7 @@ cdef struct Backward:
     bint constant               # the statistics do not depend on x
     bint summed                 # whether anybody needs the sums
     bint double_precision
+    bint streamed               # the result goes past the caches
     double* sums                # scratch (O, blocks, rows of sums, stride): Σdy, Σdy·(x − shift)
     void* parameters            # scratch (O, PARAMETERS, stride), see below
     double* columns             # scratch (O, rows of sums, S · I): Σdy, Σdy·x̂
@@ -127,10 +128,10 @@ cdef inline apart set_side(
 
 cdef inline inlined strip_products(
     const floating* dy, const floating* x, floating* dx, const floating* parameters, Layout* layout, Py_ssize_t rows,
-    Py_ssize_t skip, Py_ssize_t width, bint written, bint cold, double* totals,
+    Py_ssize_t skip, Py_ssize_t width, bint written, bint streamed, bint cold, double* totals,
 ) noexcept nogil:
     # some rows, added to totals (rows of sums, stride) from lane `skip` on, and if the statistics are constants their
-    # gradients; `width`, `written` and `cold` are constants where this is inlined: without `cold` every scale is 1
+    # gradients; from `width` to `cold` all are constants where this is inlined: without `cold` every scale is 1
     cdef Py_ssize_t stride = layout.stride
     cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t j
@@ -160,8 +161,7 @@ cdef inline inlined strip_products(
         if written:
             for j in range(width):
                 out[j] = dy[j] * factor[j]
-            for j in range(width):
-                dx[j] = out[j]
+            put(out, dx, width, streamed)
             dx += lanes
         widen(x, wide, width)
         widen(dy, upstream, width)
@@ -183,38 +183,49 @@ cdef inline inlined strip_products(
 
 cdef inline void sum_rows(
     const floating* dy, const floating* x, floating* dx, const floating* parameters, Layout* layout, Py_ssize_t rows,
-    Py_ssize_t first, Py_ssize_t last, bint cold, double* totals,
+    Py_ssize_t first, Py_ssize_t last, bint streamed, bint cold, double* totals,
 ) noexcept nogil:
     # lanes first … last − 1 of some rows; what is left beside whole strips as in columns_forward. With dx, gradients of
     # constant statistics too.
     cdef Py_ssize_t strip = strip_of(x[0])
     cdef Py_ssize_t at = first
     cdef Py_ssize_t start
-    if not cold and dx != NULL:
+    if cold:
+        pass
+    elif dx == NULL:
         while last - at >= strip:
             strip_products(
-                dy + at, x + at, dx + at, parameters + at, layout, rows, 0, strip_of(x[0]), True, False, totals + at)
+                dy + at, x + at, NULL, parameters + at, layout, rows, 0, strip_of(x[0]), False, False, False,
+                totals + at)
             at += strip
-    elif not cold:
+    elif streamed:
         while last - at >= strip:
             strip_products(
-                dy + at, x + at, NULL, parameters + at, layout, rows, 0, strip_of(x[0]), False, False, totals + at)
+                dy + at, x + at, dx + at, parameters + at, layout, rows, 0, strip_of(x[0]), True, True, False,
+                totals + at)
+            at += strip
+        stream_end()
+    else:
+        while last - at >= strip:
+            strip_products(
+                dy + at, x + at, dx + at, parameters + at, layout, rows, 0, strip_of(x[0]), True, False, False,
+                totals + at)
             at += strip
     if dx != NULL and at < last:
-        gradient_rows(dy + at, x + at, dx + at, NULL, parameters + at, layout, rows, last - at, True, cold)
+        gradient_rows(dy + at, x + at, dx + at, NULL, parameters + at, layout, rows, last - at, True, False, cold)
     while at < last:
         start = min(at, max(first, last - SLIM))
         if last - start < SLIM:
             strip_products(
-                dy + start, x + start, NULL, parameters + start, layout, rows, 0, last - start, False, True,
+                dy + start, x + start, NULL, parameters + start, layout, rows, 0, last - start, False, False, True,
                 totals + start)
         elif cold:
             strip_products(
-                dy + start, x + start, NULL, parameters + start, layout, rows, at - start, SLIM, False, True,
+                dy + start, x + start, NULL, parameters + start, layout, rows, at - start, SLIM, False, False, True,
                 totals + start)
         else:
             strip_products(
-                dy + start, x + start, NULL, parameters + start, layout, rows, at - start, SLIM, False, False,
+                dy + start, x + start, NULL, parameters + start, layout, rows, at - start, SLIM, False, False, False,
                 totals + start)
         at = start + SLIM
 
@@ -349,7 +360,7 @@ cdef inline Tangent tangent_of(Means means, double lo, double rstd) noexcept nog
 
 cdef inline inlined gradient_chunk(
     const floating* dy, const floating* x, floating* dx, const unsigned char* mask, const floating* parameters,
-    Py_ssize_t stride, Py_ssize_t n, bint constant, bint cold,
+    Py_ssize_t stride, Py_ssize_t n, bint constant, bint streamed, bint cold,
 ) noexcept nogil:
     # up to CHUNK elements, read before any is written: the compiler needs no test of overlap. `n`, `constant` and
     # `cold` are constants where this is inlined: without `cold` every scale is 1
@@ -366,35 +377,37 @@ cdef inline inlined gradient_chunk(
                 deviation(x[j], parameters[SHIFT * stride + j], scale[j], cold), parameters[SLOPE * stride + j],
                 multiply_add(dy[j], factor[j], parameters[CONSTANT * stride + j]))
         out[j] = value * scale[j] if cold else value
-    for j in range(n):
-        dx[j] = out[j]
+    put(out, dx, n, streamed)
 
 
 cdef inline inlined gradient_row(
     const floating* dy, const floating* x, floating* dx, const unsigned char* mask, const floating* parameters,
-    Py_ssize_t stride, Py_ssize_t n, bint constant, bint cold,
+    Py_ssize_t stride, Py_ssize_t n, bint constant, bint streamed, bint cold,
 ) noexcept nogil:
     cdef Py_ssize_t j = 0
     while n - j >= CHUNK:
         gradient_chunk(
-            dy + j, x + j, dx + j, mask + j if mask != NULL else NULL, parameters + j, stride, CHUNK, constant, cold)
+            dy + j, x + j, dx + j, mask + j if mask != NULL else NULL, parameters + j, stride, CHUNK, constant,
+            streamed, cold)
         j += CHUNK
     while j < n:
         if n - j < SLIM and n >= SLIM:      # the last elements, some of them a second time
             j = n - SLIM
         if n - j >= SLIM:
             gradient_chunk(
-                dy + j, x + j, dx + j, mask + j if mask != NULL else NULL, parameters + j, stride, SLIM, constant, cold)
+                dy + j, x + j, dx + j, mask + j if mask != NULL else NULL, parameters + j, stride, SLIM, constant,
+                streamed, cold)
             j += SLIM
         else:
             gradient_chunk(
-                dy + j, x + j, dx + j, mask + j if mask != NULL else NULL, parameters + j, stride, 1, constant, cold)
+                dy + j, x + j, dx + j, mask + j if mask != NULL else NULL, parameters + j, stride, 1, constant, False,
+                cold)
             j += 1
 
 
 cdef inline void gradient_rows(
     const floating* dy, const floating* x, floating* dx, const unsigned char* mask, const floating* parameters,
-    Layout* layout, Py_ssize_t rows, Py_ssize_t n, bint constant, bint cold,
+    Layout* layout, Py_ssize_t rows, Py_ssize_t n, bint constant, bint streamed, bint cold,
 ) noexcept nogil:
     # n lanes of some rows
     cdef Py_ssize_t lanes = layout.lanes
@@ -404,15 +417,19 @@ cdef inline void gradient_rows(
         at = r * lanes
         if constant:
             if cold:
-                gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, True, True)
+                gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, True, False, True)
             else:
-                gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, True, False)
+                gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, True, False, False)
         elif mask != NULL:
-            gradient_row(dy + at, x + at, dx + at, mask + at, parameters, stride, n, False, True)
+            gradient_row(dy + at, x + at, dx + at, mask + at, parameters, stride, n, False, False, True)
         elif cold:
-            gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, False, True)
+            gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, False, False, True)
+        elif streamed:
+            gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, False, True, False)
         else:
-            gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, False, False)
+            gradient_row(dy + at, x + at, dx + at, NULL, parameters, stride, n, False, False, False)
+    if streamed:
+        stream_end()
 
 
 # ---- both: the rows of a span ----------------------------------------------------------------------------------------
@@ -449,12 +466,13 @@ cdef inline void some_rows(
     cdef bint cold = p.scaled[span.unit]
     if sums:
         sum_rows(
-            dy + at, x + at, dx + at if gradients else NULL, parameters, &p.layout, rows, first, last, cold, totals)
+            dy + at, x + at, dx + at if gradients else NULL, parameters, &p.layout, rows, first, last,
+            p.streamed, cold, totals)
     else:
         at += first
         gradient_rows(
             dy + at, x + at, dx + at, p.mask + at if p.mask != NULL else NULL, parameters + first, &p.layout, rows,
-            last - first, p.constant, cold)
+            last - first, p.constant, p.streamed, cold)
 
 
 # ---- tasks: each step of one unit or of one block of it --------------------------------------------------------------
@@ -542,6 +560,7 @@ cdef void run_backward(Backward* p) noexcept nogil:
     cdef Py_ssize_t tasks = units * p.layout.blocks
     cdef Py_ssize_t number
     cdef double bytes = 1.0 * p.layout.outer * p.layout.size * (8 if p.double_precision else 4)
+    p.streamed = may_stream(p.dx, &p.layout, 3 * bytes, 8 if p.double_precision else 4)
     if units >= 2 * team_size(units, 3 * bytes) or p.layout.blocks == 1:
         parallel_for(unit_task, p, units, 3 * bytes)
     else:

@@ -17,6 +17,8 @@ Design
       passes is done by the calling thread: it takes less time than waking the others. The bits are the same.
   (F) Groups of float data are closed SIDE at a time, as vectors: one by one, roots and quotients took as long as the
       sums of fifty rows.
+  (G) A call that moves more than the caches hold writes its result past them: that saves reading the lines first, and
+      the input stays where the second pass finds it.
 """
 
 from cython cimport floating
@@ -25,10 +27,9 @@ from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, count_elements,
-    count_groups, fold_lanes, lane_sum,
-    layout_of, load_groups, merge_blocks, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines,
-    widen,
+    FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, count_elements, count_groups,
+    fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks, put, repeat, rows_of, span_of, strip_of,
+    sums_of, unit_of, whole_lines, widen,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
@@ -41,6 +42,7 @@ from fastnn._kernels.norm cimport (
     deviation, find_moments, find_scales, first_counted, scale_of, settle,
 )
 from fastnn._kernels.norm_call cimport Call, offer
+from fastnn._kernels.streaming cimport stream_end
 
 __all__ = ["columns_forward"]
 
@@ -58,6 +60,7 @@ cdef struct Forward:
     bint given                  # the statistics come with the call
     bint double_precision
     bint distant                # the result does not fit a near cache and is written in a second pass
+    bint streamed               # the result goes past the caches
     Group* groups               # IN if given, else OUT; (O · S)
     Population* population      # OUT  (O · S) or NULL
     double* sums                # scratch (O, blocks, rows of sums, stride): Σ, Σ²
@@ -520,7 +523,8 @@ cdef inline apart set_side(
 
 
 cdef inline inlined apply_chunk(
-    const floating* x, floating* y, const floating* parameters, Py_ssize_t stride, Py_ssize_t n, bint cold,
+    const floating* x, floating* y, const floating* parameters, Py_ssize_t stride, Py_ssize_t n, bint streamed,
+    bint cold,
 ) noexcept nogil:
     # up to CHUNK elements, read before any is written: x may be y, and the compiler needs no test of overlap. `n` and
     # `cold` are constants where this is inlined: without `cold` every scale is 1
@@ -530,32 +534,32 @@ cdef inline inlined apply_chunk(
         out[j] = multiply_add(
             deviation(x[j], parameters[SHIFT * stride + j], parameters[SCALE * stride + j], cold),
             parameters[FACTOR * stride + j], parameters[OFFSET * stride + j])
-    for j in range(n):
-        y[j] = out[j]
+    put(out, y, n, streamed)
 
 
 cdef inline inlined apply_row(
-    const floating* x, floating* y, const floating* parameters, Py_ssize_t stride, Py_ssize_t n, bint cold,
+    const floating* x, floating* y, const floating* parameters, Py_ssize_t stride, Py_ssize_t n, bint streamed,
+    bint cold,
 ) noexcept nogil:
     cdef Py_ssize_t j = 0
     while n - j >= CHUNK:
-        apply_chunk(x + j, y + j, parameters + j, stride, CHUNK, cold)
+        apply_chunk(x + j, y + j, parameters + j, stride, CHUNK, streamed, cold)
         j += CHUNK
     while n - j >= SLIM:
-        apply_chunk(x + j, y + j, parameters + j, stride, SLIM, cold)
+        apply_chunk(x + j, y + j, parameters + j, stride, SLIM, streamed, cold)
         j += SLIM
-    if j < n and n >= SLIM and x != y:      # the last elements, some of them a second time
+    if j < n and n >= SLIM and x != y and not streamed:      # the last elements, some of them a second time
         j = n - SLIM
-        apply_chunk(x + j, y + j, parameters + j, stride, SLIM, cold)
+        apply_chunk(x + j, y + j, parameters + j, stride, SLIM, streamed, cold)
         return
     while j < n:
-        apply_chunk(x + j, y + j, parameters + j, stride, 1, cold)
+        apply_chunk(x + j, y + j, parameters + j, stride, 1, False, cold)
         j += 1
 
 
 cdef inline void apply_rows(
     const floating* x, floating* y, const floating* parameters, Layout* layout, Py_ssize_t rows, Py_ssize_t n,
-    bint cold, bint distant,
+    bint cold, bint distant, bint streamed,
 ) noexcept nogil:
     # n lanes of some rows
     cdef Py_ssize_t lanes = layout.lanes
@@ -565,9 +569,13 @@ cdef inline void apply_rows(
         if distant and r + 1 < rows:
             claim_lines(y + at + lanes, n)
         if cold:
-            apply_row(x + at, y + at, parameters, layout.stride, n, True)
+            apply_row(x + at, y + at, parameters, layout.stride, n, False, True)
+        elif streamed:
+            apply_row(x + at, y + at, parameters, layout.stride, n, True, False)
         else:
-            apply_row(x + at, y + at, parameters, layout.stride, n, False)
+            apply_row(x + at, y + at, parameters, layout.stride, n, False, False)
+    if streamed:
+        stream_end()
 
 
 cdef inline void apply_span(Forward* p, Span* span, const floating* x, floating* y) noexcept nogil:
@@ -579,10 +587,11 @@ cdef inline void apply_span(Forward* p, Span* span, const floating* x, floating*
     cdef Py_ssize_t base = span.outer * layout.size + first
     cdef Py_ssize_t at = base + span.first_row * lanes
     apply_rows(
-        x + at, y + at, parameters, layout, span.last_row - span.first_row, span.last_lane - first, cold, p.distant)
+        x + at, y + at, parameters, layout, span.last_row - span.first_row, span.last_lane - first, cold, p.distant,
+        p.streamed)
     if span.last_rest > first:
         at = base + layout.rows * lanes
-        apply_rows(x + at, y + at, parameters, layout, 1, span.last_rest - first, cold, False)
+        apply_rows(x + at, y + at, parameters, layout, 1, span.last_rest - first, cold, False, p.streamed)
 
 
 # ---- tasks: each step of one unit or of one block of it --------------------------------------------------------------
@@ -669,7 +678,8 @@ cdef void run_forward(Forward* p) noexcept nogil:
     cdef Py_ssize_t tasks = units * p.layout.blocks
     cdef Py_ssize_t number
     cdef double half = 1.0 * p.layout.outer * p.layout.size * (8 if p.double_precision else 4)
-    p.distant = 2 * half >= DISTANT and p.x != p.y and not p.given
+    p.streamed = p.x != p.y and may_stream(p.y, &p.layout, 2 * half, 8 if p.double_precision else 4)
+    p.distant = not p.streamed and 2 * half >= DISTANT and p.x != p.y and not p.given
     if units >= 2 * team_size(units, 2 * half) or p.layout.blocks == 1:
         parallel_for(unit_task, p, units, 2 * half)
         return

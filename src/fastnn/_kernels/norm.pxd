@@ -108,8 +108,8 @@ cdef inline Verdict close_group(
     if variance.high < 0:
         variance.high = 0
         variance.low = 0
-    if variance.high == 0 and scale != 1 and eps > 0:
-        # only eps is left, which may not fit the unit
+    if variance.high == 0 and eps > 0 and eps * scale * scale < 1.1830521861667747e-271:    # 2^−900
+        # only eps is left, which does not fit the unit
         mean.high /= scale
         mean.low /= scale
         scale = 1

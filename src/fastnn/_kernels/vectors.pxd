@@ -7,7 +7,7 @@
 cdef extern from *:
     """
     #include <string.h>
-    #if defined(__AVX__)
+    #if defined(__SSE2__)
       #include <immintrin.h>
     #endif
     #if defined(__AVX512F__)
@@ -21,6 +21,7 @@ cdef extern from *:
       #define fastnn_part_load_f16(x) _mm512_loadu_ps(x)
       #define fastnn_part_store_f16(y, a) _mm512_storeu_ps(y, a)
       #define fastnn_part_store_d8(y, a) _mm512_storeu_pd(y, a)
+      #define fastnn_part_stream(y, a) _mm512_stream_ps(y, a)
       #define fastnn_part_fma_d8(a, b, c) _mm512_fmadd_pd(a, b, c)
       #define fastnn_part_fma_f16(a, b, c) _mm512_fmadd_ps(a, b, c)
     #elif defined(__AVX__)
@@ -34,6 +35,7 @@ cdef extern from *:
       #define fastnn_part_load_f16(x) _mm256_loadu_ps(x)
       #define fastnn_part_store_f16(y, a) _mm256_storeu_ps(y, a)
       #define fastnn_part_store_d8(y, a) _mm256_storeu_pd(y, a)
+      #define fastnn_part_stream(y, a) _mm256_stream_ps(y, a)
       #define fastnn_part_fma_d8(a, b, c) _mm256_fmadd_pd(a, b, c)
       #define fastnn_part_fma_f16(a, b, c) _mm256_fmadd_ps(a, b, c)
     #else
@@ -49,6 +51,11 @@ cdef extern from *:
       #define fastnn_part_load_f16(x) (*(const fastnn_any_f16 *)(x))
       #define fastnn_part_store_f16(y, a) (*(fastnn_any_f16 *)(y) = (a))
       #define fastnn_part_store_d8(y, a) (*(fastnn_any_d8 *)(y) = (a))
+      #if defined(__SSE2__)
+        #define fastnn_part_stream(y, a) _mm_stream_ps(y, (__m128)(a))
+      #else
+        #define fastnn_part_stream(y, a) fastnn_part_store(y, a)
+      #endif
       #if defined(__ARM_FEATURE_FMA)
         #define FASTNN_ONE(f, k) f((a)[k], (b)[k], (c)[k])
         #define fastnn_part_fma_d8(a, b, c) (fastnn_part_d8){FASTNN_ONE(__builtin_fma, 0), FASTNN_ONE(__builtin_fma, 1)}
@@ -75,6 +82,7 @@ cdef extern from *:
     #define FASTNN_LOAD_d8(k) r.p##k = fastnn_part_load_d8(x + FASTNN_LANES_PART * k);
     #define FASTNN_LOAD_f16(k) r.p##k = fastnn_part_load_f16(x + 2 * FASTNN_LANES_PART * k);
     #define FASTNN_WIDEN(k) r.p##k = fastnn_part_widen(x + FASTNN_LANES_PART * k);
+    #define FASTNN_STREAM(k) fastnn_part_stream(y + 2 * FASTNN_LANES_PART * k, a.p##k);
     #define FASTNN_STORE_d8(k) fastnn_part_store_d8(y + FASTNN_LANES_PART * k, a.p##k);
     #define FASTNN_STORE_f16(k) fastnn_part_store_f16(y + 2 * FASTNN_LANES_PART * k, a.p##k);
 
@@ -91,6 +99,7 @@ cdef extern from *:
     FASTNN_ARITHMETIC(f16, float)
     FASTNN_FUNCTION(d8, widen, (const float *x), FASTNN_WIDEN)
     FASTNN_INLINE void fastnn_store(float *y, fastnn_f16 a) { FASTNN_EACH(FASTNN_STORE_f16) }
+    FASTNN_INLINE void fastnn_stream_f16(float *y, fastnn_f16 a) { FASTNN_EACH(FASTNN_STREAM) }
     FASTNN_INLINE void fastnn_store_d8(double *y, fastnn_d8 a) { FASTNN_EACH(FASTNN_STORE_d8) }
 
     FASTNN_INLINE fastnn_d8 fastnn_from(fastnn_d8 a, long long first) {
@@ -193,6 +202,8 @@ cdef extern from *:
     f16 multiply16 "fastnn_multiply_f16" (f16 a, f16 b) noexcept nogil
     f16 fma16 "fastnn_fma_f16" (f16 a, f16 b, f16 c) noexcept nogil
     void store16 "fastnn_store" (float* y, f16 a) noexcept nogil
+    # past the caches; y at the start of a cache line
+    void stream16 "fastnn_stream_f16" (float* y, f16 a) noexcept nogil
     # the first n, 0 < n < 16: no other is read, zero instead, or written
     f16 load_first "fastnn_load_first" (const float* x, Py_ssize_t n) noexcept nogil
     void store_first "fastnn_store_first" (float* y, f16 a, Py_ssize_t n) noexcept nogil
