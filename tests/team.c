@@ -1,7 +1,9 @@
 /* Run by test_team.py: the thread team by itself, without Python; with ThreadSanitizer where the compiler has it.
    Each part checks itself; one that hangs is ended by an alarm. */
 #include "team.h"
+#include <fenv.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -130,6 +132,75 @@ static void helped(void)
     CHECK(atomic_load(&threads_seen) == 2);
 }
 
+static float quotients[2];
+
+static void divide(void *arguments, ptrdiff_t block)
+{
+    volatile float one = 1, three = 3;
+    meet(arguments, block);
+    quotients[block] = one / three;
+}
+
+/* Both of two threads round as the caller does at the time, whatever it did when they started. */
+static void modes(void)
+{
+    static const int directions[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO, FE_TONEAREST};
+    helped();
+    for (int k = 0; k < 5; k++) {
+        CHECK(!fesetround(directions[k]));
+        atomic_store(&threads_seen, 0);
+        team_run(divide, NULL, 2, 2, 0, 1e9);
+        CHECK(quotients[0] == quotients[1]);
+    }
+}
+
+#if defined(__linux__)
+
+static int processor[2];
+
+static void look(void *arguments, ptrdiff_t block)
+{
+    meet(arguments, block);
+    processor[block] = sched_getcpu();
+}
+
+static cpu_set_t all;
+
+/* Its own processor is the process's only one; then the process gets more, and the worker goes there. */
+static void *confined(void *number)
+{
+    for (int k = 0; k < 100; k++)
+        helped();
+    CHECK(!sched_setaffinity(getpid(), sizeof all, &all));
+    for (int k = 0; k < 100; k++) {
+        atomic_store(&threads_seen, 0);
+        team_run(look, NULL, 2, 2, 0, 1e9);
+        if (processor[0] != processor[1]) return number;
+    }
+    return NULL;
+}
+
+static void affinity(void)
+{
+    pthread_t caller;
+    void *moved;
+    cpu_set_t one;
+    CHECK(!sched_getaffinity(0, sizeof all, &all));
+    if (CPU_COUNT(&all) == 1) return;
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    CHECK(!sched_setaffinity(0, sizeof one, &one));
+    CHECK(!pthread_create(&caller, NULL, confined, "moved"));
+    CHECK(!pthread_join(caller, &moved));
+    CHECK(moved);
+}
+
+#else
+
+static void affinity(void) {}
+
+#endif
+
 static _Atomic int stop;
 
 static void *hammer(void *seed)
@@ -182,6 +253,8 @@ int main(int count, char **names)
         else if (!strcmp(names[k], "nested")) nested();
         else if (!strcmp(names[k], "absent")) absent();
         else if (!strcmp(names[k], "helped")) helped();
+        else if (!strcmp(names[k], "modes")) modes();
+        else if (!strcmp(names[k], "affinity")) affinity();
         else if (!strcmp(names[k], "forks")) forks(200);
         else if (!strcmp(names[k], "refused")) refused();
         else return 2;

@@ -19,10 +19,12 @@
          of a block is brought to the caller's, which the caller, having nothing left to do, gives up.
      (F) Who waits spins for about as long as falling asleep and being woken costs, then sleeps.
      (G) Workers start when they are first needed, take no signals, and end with the process. A forked child has none
-         of them: its team begins anew. */
+         of them: its team begins anew.
+     (H) A worker computes with its caller's floating-point modes, or a bit could tell which thread did a block. */
 #ifndef FASTNN_TEAM_OWN_H
 #define FASTNN_TEAM_OWN_H
 
+#include "team_modes.h"
 #include "team_places.h"
 #include <pthread.h>
 #include <signal.h>
@@ -60,6 +62,7 @@ struct team_job {
     int members;
     team_task function;
     void *arguments;
+    team_modes modes; /* the caller's */
     struct team_share *shares;
     _Alignas(64) _Atomic int taken;
     struct team_bed bed;
@@ -192,6 +195,7 @@ static int team_help(int member)
             continue;
         if (!(door & TEAM_OPEN)) continue;
         if (member < job->members) {
+            team_set_modes(&job->modes);
             atomic_store(&self->job, job);
             team_take(job, member);
             atomic_store(&self->job, NULL);
@@ -234,7 +238,7 @@ static void team_grow(int members)
     if (atomic_load(&team.members) >= members || atomic_load(&team.refused)) return;
     if (pthread_mutex_trylock(&team.growing)) return;
     /* Signals are for the threads that Python knows, but for those that a thread's own fault brings. */
-    const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
     sigset_t signals, before;
     sigfillset(&signals);
     for (size_t k = 0; k < sizeof own / sizeof *own; k++)
@@ -339,6 +343,7 @@ static void team_run(team_task function, void *arguments, ptrdiff_t blocks, int 
     }
     job->function = function;
     job->arguments = arguments;
+    team_get_modes(&job->modes);
     job->members = members;
     team_divide(job->shares, members, blocks, backward);
     atomic_store_explicit(&job->cpu, place_cpu(), memory_order_relaxed);

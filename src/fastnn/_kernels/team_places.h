@@ -34,7 +34,7 @@ static inline int place_cpu(void)
     return sched_getcpu();
 }
 
-/* The calling thread leaves a processor for the others that the process may use. */
+/* The calling thread leaves a processor for the others that the process (its first thread, for Linux) may use, if any. */
 static inline void place_leave(struct place *self, int cpu)
 {
     cpu_set_t set;
@@ -42,7 +42,8 @@ static inline void place_leave(struct place *self, int cpu)
     self->futile++;
     if (sched_getaffinity(getpid(), sizeof set, &set)) return;
     CPU_CLR(cpu, &set);
-    if (CPU_COUNT(&set) && !sched_setaffinity(0, sizeof set, &set) && sched_getcpu() != cpu) self->futile = 0;
+    /* That a process has one processor is no reason never to look again: it may be given more. */
+    if (!CPU_COUNT(&set) || (!sched_setaffinity(0, sizeof set, &set) && sched_getcpu() != cpu)) self->futile = 0;
 }
 
 /* Brings another thread to a processor, and nowhere else. Whether that was possible. */
