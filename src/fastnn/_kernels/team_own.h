@@ -42,7 +42,11 @@ enum {
     TEAM_NAP = 500000      /* of a caller, between two looks at the workers it waits for */
 };
 
-/* A job's door: whether it is open, whether the caller sleeps until all have left, and how many workers are inside. */
+/* A job's door: whether it is open, whether the caller sleeps until all have left, and how many workers are inside.
+
+   What orders memory is the door alone. Opening it releases the job and the caller's data to those who enter; each who
+   leaves releases its results to the caller, who acquires the door when nobody is inside. Entering and looking whether the
+   door is open are one exchange: who looked at one job and comes to the next in its place gets all of the next. */
 #define TEAM_OPEN 0x80000000u
 #define TEAM_AWAITED 0x40000000u
 #define TEAM_INSIDE 0x3fffffffu
@@ -219,6 +223,8 @@ static void *team_work(void *number)
                 if (team_help(member)) until = team_clock() + TEAM_SPIN;
                 team_pause();
             }
+        /* A last look after saying so. A job missed all the same, whose caller had looked for sleepers before, does
+           without this worker: see (A). */
         atomic_store(&self->asleep, 1);
         if (team_help(member)) { /* opened before its caller could see that this one sleeps */
             atomic_store(&self->asleep, 0);
