@@ -267,6 +267,36 @@ class TestRunningStatistics:
         assert ref.dbias_units(grads[2], b) <= BOUND
         np.testing.assert_array_equal((mean, var), kept)
 
+    @dtypes
+    @pytest.mark.parametrize(("shape", "axis"), [((5, 6, 4, 3), 1), ((5, 4, 3, 6), -1), ((33, 6), 1)])
+    def test_every_batch_reaches_them(self, shape, axis, dtype):
+        x = np.random.default_rng(20).standard_normal(shape).astype(dtype)
+        channel = [slice(None)] * len(shape)
+        for k, value in enumerate((np.nan, np.inf, 0.75)):
+            channel[axis] = k
+            x[tuple(channel)] = value
+        mean, var = np.zeros(6, dtype), np.ones(6, dtype)
+        F.batch_norm(x, mean, var, training=True, momentum=0.5, eps=1e-300, channel_axis=axis)
+        assert np.isnan([mean[:2], var[:2]]).all()
+        assert (mean[2], var[2]) == (0.375, 0.5)
+        assert np.isfinite([mean[3:], var[3:]]).all()
+
+    @dtypes
+    def test_in_evaluation_a_channel_depends_on_no_neighbour(self, dtype):
+        x, var = np.zeros((1, 17), dtype), np.random.default_rng(21).random(17).astype(dtype)
+        _, expected = F.batch_norm_forward(x, np.zeros(17, dtype), var)
+        for value in (np.inf, np.finfo(dtype).max, 0, -1):
+            var[3] = value
+            _, context = F.batch_norm_forward(x, np.zeros(17, dtype), var)
+            np.testing.assert_array_equal(np.delete(context.groups, 3, 0), np.delete(expected.groups, 3, 0))
+
+    @dtypes
+    @pytest.mark.parametrize("n", [1, 7, 8, 15, 16, 17, 64, 65])
+    def test_in_evaluation_a_zero_keeps_its_sign(self, n, dtype):
+        zero = np.zeros(3, dtype)
+        assert np.signbit(F.batch_norm(np.full((2, 3, n), -0.0, dtype), zero, zero + 1, None, -zero)).all()
+        assert np.signbit(F.batch_norm(np.full((n, 3), -0.0, dtype), zero, zero + 1, None, -zero)).all()
+
     def test_an_empty_batch_leaves_them_alone(self):
         mean, var = np.ones(3), np.full(3, 2.0)
         assert F.batch_norm(np.empty((0, 3, 4)), mean, var, training=True).shape == (0, 3, 4)

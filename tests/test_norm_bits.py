@@ -149,6 +149,32 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_group_depends_on_no_neighbour(name, dtype):
+    """Not even the sign of a zero, though groups are taken together and some of them in another unit."""
+    op = OPERATIONS[name]
+    x, dy, weight, bias = op.data(8, dtype)
+    view = op.view(x.shape)
+    first, last = (
+        tuple(slice(None) if k in view.axes else one for k in range(len(view.shape)))
+        for one in (slice(0, 1), slice(-1, None))
+    )
+    others = np.ones(view.shape, bool)
+    others[first] = False
+    dy.reshape(view.shape)[last] = 0
+
+    def of_the_others():
+        y, context = op.forward(x, weight, bias)
+        return [a.reshape(view.shape)[others].tobytes() for a in (y, op.backward(dy, context)[0])]
+
+    expected = of_the_others()
+    ordinary = x.copy()
+    for unit in (np.finfo(dtype).tiny, np.finfo(dtype).max / 16, np.nan):
+        x.reshape(view.shape)[first] = ordinary.reshape(view.shape)[first] * dtype(unit)
+        assert of_the_others() == expected
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_zero_strides(name):
     op = OPERATIONS[name]

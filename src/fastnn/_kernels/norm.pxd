@@ -64,25 +64,23 @@ cdef inline floating first_counted(const floating* x, const unsigned char* mask,
     return 0
 
 
-# ---- closing a group: sums → statistics --------------------------------------------------------------------------
+# ---- closing a group of double data: sums → statistics ---------------------------------------------------------------
 
 cdef enum Verdict:
     FINAL
     AGAIN       # the shift was far from the mean: sum once more around group.shift
-    COLD        # the sums left the range of the data's precision: sum once more with another scale
+    COLD        # the sums left the range of doubles: sum once more with another scale
 
 
 cdef inline Verdict close_group(
-    dd s1, dd s2, double n, double eps, bint centered, floating shift, double scale, Group* group,
-    Population* population,
+    dd s1, dd s2, double n, double eps, bint centered, double shift, double scale, Group* group, Population* population,
 ) noexcept nogil:
     # IN s1 = Σ(x·scale − shift), s2 = Σ(x·scale − shift)². Folding s1/n into the shift leaves |lo| ≤ ulp(shift)/2, so
     # x − shift rounds like x − mean; a group of equal elements then has x − shift = 0 and lo = 0, hence y = bias
     # exactly. Such a group without eps has x̂ = 0, the limit of small eps, and no gradient.
+    # Whatever the verdict, all is written: where no other scale helps, it stays.
     cdef dd lo, variance, mean, guarded
-    cdef floating folded
     cdef bint unscaled = scale == 1
-    cdef double largest = 8.5e37 if floating is float else 4.4e307      # 2^126, 2^1022
     if n == 0:
         # nothing counts: x̂ = 0 and no gradient
         group.shift = group.lo = group.rstd = 0
@@ -90,21 +88,13 @@ cdef inline Verdict close_group(
         if population != NULL:
             population.mean = population.variance = population.count = 0
         return FINAL
-    if floating is float:
-        lo.high = s1.high / n if centered else 0
+    lo = dd_divide(s1, n)
+    if not centered:
+        lo.high = 0
         lo.low = 0
-        variance.high = s2.high / n - lo.high * lo.high
-        variance.low = 0
-        mean.high = <double>shift + lo.high
-        mean.low = 0
-    else:
-        lo = dd_divide(s1, n)
-        if not centered:
-            lo.high = 0
-            lo.low = 0
-        variance = dd_add(dd_divide(s2, n), dd_scale(dd_square(lo), -1))
-        mean = two_sum(shift, lo.high)
-        mean.low += lo.low
+    variance = dd_add(dd_divide(s2, n), dd_scale(dd_square(lo), -1))
+    mean = two_sum(shift, lo.high)
+    mean.low += lo.low
     if variance.high < 0:
         variance.high = 0
         variance.low = 0
@@ -114,24 +104,18 @@ cdef inline Verdict close_group(
         mean.low /= scale
         scale = 1
     eps = eps * scale * scale
-    folded = <floating>mean.high
-    group.shift = folded
+    guarded = two_sum(variance.high, eps)
+    guarded.low += variance.low
+    group.shift = mean.high
+    group.lo = mean.low
+    group.rstd = min(dd_rsqrt(guarded), 4.4e307) if guarded.high != 0 else 0       # 2^1022
     group.scale = scale
-    if floating is float:
-        group.lo = mean.high - folded
-        group.rstd = 1 / sqrt(variance.high + eps) if variance.high + eps != 0 else 0
-    else:
-        group.lo = (mean.high - folded) + mean.low
-        guarded = two_sum(variance.high, eps)
-        guarded.low += variance.low
-        group.rstd = dd_rsqrt(guarded) if guarded.high != 0 else 0
-    if unscaled and not in_range(s2.high / n, variance.high + eps, shift):
-        return COLD
-    group.rstd = min(group.rstd, largest)
     if population != NULL:
         population.mean = mean.high / scale
         population.variance = variance.high / scale / scale
         population.count = n
+    if unscaled and not in_range(s2.high / n, variance.high + eps, shift):
+        return COLD
     if centered and lo.high * lo.high > 0.25 * variance.high:
         return AGAIN
     return FINAL
@@ -268,11 +252,9 @@ cdef inline double inverse_power(double size, floating example) noexcept nogil:
     return ldexp(1, -max(-limit, min(exponent, limit)))
 
 
-cdef inline double scale_of(
-    const floating* x, const unsigned char* mask, View* view, double eps,
-) noexcept nogil:
-    # The power of two that brings the largest element that counts, or √eps if that is larger, near 1; 1 if an element
-    # is not finite, when NaN is the answer. x and mask at the group's start.
+cdef inline double scale_of(const double* x, const unsigned char* mask, View* view, double eps) noexcept nogil:
+    # For a group of double data: the power of two that brings the largest element that counts, or √eps if that is
+    # larger, near 1; 1 if an element is not finite, when NaN is the answer. x and mask at the group's start.
     cdef Py_ssize_t a, i, at
     cdef double largest = sqrt(eps) if eps > 0 else 0
     cdef double z
@@ -280,7 +262,7 @@ cdef inline double scale_of(
         for i in range(view.inner):
             at = a * view.groups * view.inner + i
             if mask == NULL or mask[at]:
-                z = fabs(<double>x[at])
+                z = fabs(x[at])
                 if not isfinite(z):
                     return 1
                 if z > largest:

@@ -48,7 +48,8 @@ cdef inline void plain_groups(
         groups[j] = Group(mean[j], 0, rstd[j], 1)
     if misfits:
         for j in range(channels):
-            groups[j] = scaled_group(mean[j], variance[j], eps)
+            if not usual(guarded[j]):       # the others' bits do not depend on their neighbours
+                groups[j] = scaled_group(mean[j], variance[j], eps)
 
 
 cdef inline void fill_groups(const Running* running, double eps, Group* groups) noexcept nogil:

@@ -1,17 +1,14 @@
-# Rows of float data in which each place has its own weight, without a mask and in float's ordinary range: the sums
-# along a row and the input's gradient of rows_backward_own, in registers.
+# Rows of float data in which each place has its own weight, in float's ordinary range: the sums along a row and,
+# without a mask, the input's gradient of rows_backward_own, in registers. Gradients and sums down the columns have the
+# bits of the loops there, since a tile may go either way.
 
 from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.lanes cimport FLUSH
 from fastnn._kernels.norm cimport claim_lines
 from fastnn._kernels.vectors cimport (
-    add, add16, d8, f16, fma16, high_half, load8, load16, load_first, low_half, multiply16, spread, spread16, store8,
-    store16, store_first, subtract16, total,
+    VECTOR, add, add16, d8, f16, fma16, high_half, load8, load16, load_first, low_half, multiply16, spread, spread16,
+    store8, store16, store_first, subtract16, total,
 )
-
-cdef enum:
-    VECTOR = 16
-    # elements that are added to one lane before it goes into a double
-    FLUSH = 16
 
 # What a row needs.
 cdef enum:

@@ -3,18 +3,13 @@
 # in registers, and a batch of runs costs one call.
 
 from fastnn._kernels.inlining cimport apart, inlined
-from fastnn._kernels.lanes cimport dd
+from fastnn._kernels.lanes cimport WIDE, dd
 from fastnn._kernels.norm cimport Group, claim_lines, offset_of
+from fastnn._kernels.rows cimport LANES
 from fastnn._kernels.vectors cimport (
-    add, add16, d8, f16, fma8, fma16, lanes_from, load16, multiply16, spread, spread16, store16, subtract16,
+    VECTOR, add, add16, d8, f16, fma8, fma16, lanes_from, load16, multiply16, spread, spread16, store16, subtract16,
     total, widen,
 )
-
-cdef enum:
-    WIDE = 8
-    LANES = 32
-    VECTOR = 16
-
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
 

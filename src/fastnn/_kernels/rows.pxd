@@ -175,7 +175,7 @@ cdef inline apart run_sums(
     Py_ssize_t n, double shift, double scale,
     dd* s1, dd* s2,                 # INOUT  += Σ(x·scale − shift), Σ(x·scale − shift)²
 ) noexcept nogil:
-    # float data without a mask in its own unit goes through row_floats
+    # Float data without a mask in runs of WIDE or more goes through row_floats; only double data has a scale.
     cdef Py_ssize_t j
     if n < WIDE:
         for j in range(n):
@@ -271,7 +271,7 @@ cdef inline apart run_products(
     Py_ssize_t n, double shift, double scale,
     dd* s1, dd* s2,                 # INOUT  += Σdy, Σdy·(x·scale − shift)
 ) noexcept nogil:
-    # float data in its own unit goes through row_floats
+    # float data goes through row_floats where a batch is in its own unit and runs have WIDE elements or more
     cdef Py_ssize_t j
     if n < WIDE:
         for j in range(n):

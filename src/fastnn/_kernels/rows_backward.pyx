@@ -24,11 +24,12 @@ from libc.stdlib cimport calloc, free
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
-from fastnn._kernels.lanes cimport dd, dd_add, dd_scale
+from fastnn._kernels.lanes cimport WIDE, dd, dd_add, dd_scale
 from fastnn._kernels.norm cimport DISTANT, Group, Means, View, count_of, deviation, means_of, start_of
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.row_floats cimport VECTOR, WIDE, gradient_one, multiply_by, multiply_runs
+from fastnn._kernels.row_floats cimport gradient_one, multiply_by, multiply_runs
 from fastnn._kernels.rows cimport BATCH, batch_of, block_of, run_products
+from fastnn._kernels.vectors cimport VECTOR
 
 __all__ = ["rows_backward"]
 

@@ -13,8 +13,9 @@ Design
   (C) Sums down the columns: the data's precision over TILE_ROWS rows, then double (double-double) over a chunk of
       rows; chunks are added in order and depend on the shape alone.
   (D) x̂ is computed from x and the saved statistics by the same formula as in forward.
-  (E) Float data without a mask and in its own unit, nearly all there is, takes own_floats.pxd: the same sums and values
-      in registers. What is here in loops over local arrays is for the rest.
+  (E) Float data in its own unit, nearly all there is, takes own_floats.pxd, where sums stay in registers: each row for
+      the sums along it; for the gradient a tile of such rows without a mask, and its bits are the same either way.
+      What is here in loops over local arrays is for the rest.
 """
 
 from cython cimport floating

@@ -25,16 +25,15 @@ from fastnn._kernels._plan cimport Finish, Operands, Step, finish_of, loop
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
-from fastnn._kernels.lanes cimport dd
+from fastnn._kernels.lanes cimport WIDE, dd
 from fastnn._kernels.norm cimport (
     COLD, DISTANT, SIDE, Group, Moments, Population, Settled, Verdict, View, close_group, count_of, deviation,
     find_moments, find_scales, first_counted, normalized, offset_of, scale_of, settle, start_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.row_floats cimport VECTOR, WIDE, apply_affine, apply_own_runs, sum_runs
-from fastnn._kernels.rows cimport (
-    BATCH, BLOCK, batch_of, block_of, run_sums,
-)
+from fastnn._kernels.row_floats cimport apply_affine, apply_own_runs, sum_runs
+from fastnn._kernels.rows cimport BATCH, BLOCK, batch_of, block_of, run_sums
+from fastnn._kernels.vectors cimport VECTOR
 
 cnp.import_array()
 

@@ -4,6 +4,9 @@
 # rows costs more than the arithmetic. These types have no address to keep. Every function does the same arithmetic in
 # the same order on each level.
 
+cdef enum:
+    VECTOR = 16     # floats of one f16
+
 cdef extern from *:
     """
     #include <string.h>
@@ -38,6 +41,7 @@ cdef extern from *:
       #define fastnn_part_stream(y, a) _mm256_stream_ps(y, a)
       #define fastnn_part_fma_d8(a, b, c) _mm256_fmadd_pd(a, b, c)
       #define fastnn_part_fma_f16(a, b, c) _mm256_fmadd_ps(a, b, c)
+      static const int fastnn_ones[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
     #else
       typedef double fastnn_part_d8 __attribute__((vector_size(16)));
       typedef float fastnn_part_f16 __attribute__((vector_size(16)));
@@ -54,9 +58,9 @@ cdef extern from *:
       #if defined(__SSE2__)
         #define fastnn_part_stream(y, a) _mm_stream_ps(y, (__m128)(a))
       #else
-        #define fastnn_part_stream(y, a) fastnn_part_store(y, a)
+        #define fastnn_part_stream(y, a) fastnn_part_store_f16(y, a)
       #endif
-      #if defined(__ARM_FEATURE_FMA)
+      #if defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMA)     /* as in fused.pxd */
         #define FASTNN_ONE(f, k) f((a)[k], (b)[k], (c)[k])
         #define fastnn_part_fma_d8(a, b, c) (fastnn_part_d8){FASTNN_ONE(__builtin_fma, 0), FASTNN_ONE(__builtin_fma, 1)}
         #define fastnn_part_fma_f16(a, b, c) (fastnn_part_f16){ \\
@@ -70,10 +74,8 @@ cdef extern from *:
     typedef struct { FASTNN_PARTS(d8); } fastnn_d8;
     typedef struct { FASTNN_PARTS(f16); } fastnn_f16;
 
-    static const int fastnn_ones[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
-
     #define FASTNN_INLINE static inline __attribute__((always_inline))
-    #define FASTNN_SPREAD(k) r.p##k = (__typeof__(r.p##k)){0} + a;
+    #define FASTNN_SPREAD(k) r.p##k = a - (__typeof__(r.p##k)){0};     /* −0 stays −0, as it would not in a sum */
     #define FASTNN_ADD(k) r.p##k = a.p##k + b.p##k;
     #define FASTNN_SUBTRACT(k) r.p##k = a.p##k - b.p##k;
     #define FASTNN_MULTIPLY(k) r.p##k = a.p##k * b.p##k;
@@ -92,11 +94,11 @@ cdef extern from *:
       FASTNN_FUNCTION(TYPE, spread_##TYPE, (NUMBER a), FASTNN_SPREAD) \\
       FASTNN_FUNCTION(TYPE, load_##TYPE, (const NUMBER *x), FASTNN_LOAD_##TYPE) \\
       FASTNN_FUNCTION(TYPE, add_##TYPE, (fastnn_##TYPE a, fastnn_##TYPE b), FASTNN_ADD) \\
-      FASTNN_FUNCTION(TYPE, subtract_##TYPE, (fastnn_##TYPE a, fastnn_##TYPE b), FASTNN_SUBTRACT) \\
-      FASTNN_FUNCTION(TYPE, multiply_##TYPE, (fastnn_##TYPE a, fastnn_##TYPE b), FASTNN_MULTIPLY) \\
       FASTNN_FUNCTION(TYPE, fma_##TYPE, (fastnn_##TYPE a, fastnn_##TYPE b, fastnn_##TYPE c), FASTNN_FMA_##TYPE)
     FASTNN_ARITHMETIC(d8, double)
     FASTNN_ARITHMETIC(f16, float)
+    FASTNN_FUNCTION(f16, subtract_f16, (fastnn_f16 a, fastnn_f16 b), FASTNN_SUBTRACT)
+    FASTNN_FUNCTION(f16, multiply_f16, (fastnn_f16 a, fastnn_f16 b), FASTNN_MULTIPLY)
     FASTNN_FUNCTION(d8, widen, (const float *x), FASTNN_WIDEN)
     FASTNN_INLINE void fastnn_store(float *y, fastnn_f16 a) { FASTNN_EACH(FASTNN_STORE_f16) }
     FASTNN_INLINE void fastnn_stream_f16(float *y, fastnn_f16 a) { FASTNN_EACH(FASTNN_STREAM) }
@@ -185,7 +187,6 @@ cdef extern from *:
 
     d8 spread "fastnn_spread_d8" (double a) noexcept nogil
     d8 add "fastnn_add_d8" (d8 a, d8 b) noexcept nogil
-    d8 subtract "fastnn_subtract_d8" (d8 a, d8 b) noexcept nogil
     d8 fma8 "fastnn_fma_d8" (d8 a, d8 b, d8 c) noexcept nogil
     d8 load8 "fastnn_load_d8" (const double* x) noexcept nogil
     void store8 "fastnn_store_d8" (double* y, d8 a) noexcept nogil
