@@ -61,11 +61,12 @@ cdef extern from *:
         #define fastnn_part_stream(y, a) fastnn_part_store_f16(y, a)
       #endif
       #if defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMA)     /* as in fused.pxd */
-        #define FASTNN_ONE(f, k) f((a)[k], (b)[k], (c)[k])
-        #define fastnn_part_fma_d8(a, b, c) (fastnn_part_d8){FASTNN_ONE(__builtin_fma, 0), FASTNN_ONE(__builtin_fma, 1)}
+        #define FASTNN_ONE(f, a, b, c, k) f((a)[k], (b)[k], (c)[k])
+        #define fastnn_part_fma_d8(a, b, c) (fastnn_part_d8){ \\
+          FASTNN_ONE(__builtin_fma, a, b, c, 0), FASTNN_ONE(__builtin_fma, a, b, c, 1)}
         #define fastnn_part_fma_f16(a, b, c) (fastnn_part_f16){ \\
-          FASTNN_ONE(__builtin_fmaf, 0), FASTNN_ONE(__builtin_fmaf, 1), \\
-          FASTNN_ONE(__builtin_fmaf, 2), FASTNN_ONE(__builtin_fmaf, 3)}
+          FASTNN_ONE(__builtin_fmaf, a, b, c, 0), FASTNN_ONE(__builtin_fmaf, a, b, c, 1), \\
+          FASTNN_ONE(__builtin_fmaf, a, b, c, 2), FASTNN_ONE(__builtin_fmaf, a, b, c, 3)}
       #else
         #define fastnn_part_fma_d8(a, b, c) ((a) * (b) + (c))
         #define fastnn_part_fma_f16(a, b, c) ((a) * (b) + (c))
