@@ -24,22 +24,25 @@ cdef enum:
 # ---- sums along a row ------------------------------------------------------------------------------------------------
 
 cdef struct Sums:
-    # of some lanes: Σg, Σg·d
-    f16 g
-    f16 gd
+    # of 16 lanes: Σa, Σa·b; along a row of g and x − shift, down the columns of dy and x̂
+    f16 first
+    f16 second
 
 
 cdef inline Sums no_sums() noexcept nogil:
     cdef Sums s
-    s.g = s.gd = spread16(0)
+    s.first = s.second = spread16(0)
+    return s
+
+
+cdef inline Sums with_terms(Sums s, f16 a, f16 b) noexcept nogil:
+    s.first = add16(s.first, a)
+    s.second = fma16(a, b, s.second)
     return s
 
 
 cdef inline Sums with_row(Sums s, f16 dy, f16 x, f16 weight, f16 shift) noexcept nogil:
-    cdef f16 g = multiply16(dy, weight)
-    s.g = add16(s.g, g)
-    s.gd = fma16(g, subtract16(x, shift), s.gd)
-    return s
+    return with_terms(s, multiply16(dy, weight), subtract16(x, shift))
 
 
 cdef inline d8 widened(f16 a, f16 b, f16 c, f16 d) noexcept nogil:
@@ -78,8 +81,8 @@ cdef inline apart own_sums(
         if i < end:
             s0 = with_row(
                 s0, load_first(dy + i, end - i), load_first(x + i, end - i), load_first(weight + i, end - i), shift)
-        all_g = add(all_g, widened(s0.g, s1.g, s2.g, s3.g))
-        all_gd = add(all_gd, widened(s0.gd, s1.gd, s2.gd, s3.gd))
+        all_g = add(all_g, widened(s0.first, s1.first, s2.first, s3.first))
+        all_gd = add(all_gd, widened(s0.second, s1.second, s2.second, s3.second))
         if end == n:
             break
     sum_g[0] = total(all_g)
@@ -114,38 +117,20 @@ cdef inline f16 gradient16(f16 dy, f16 weight, f16 xhat, Row row) noexcept nogil
     return fma16(multiply16(dy, weight), row.rstd, fma16(xhat, row.c2, row.c1))
 
 
-cdef struct Column:
-    # Σdy, Σdy·x̂ of 16 columns
-    f16 dy
-    f16 dyx
-
-
-cdef inline Column no_column() noexcept nogil:
-    cdef Column c
-    c.dy = c.dyx = spread16(0)
-    return c
-
-
-cdef inline Column with_place(Column c, f16 dy, f16 xhat) noexcept nogil:
-    c.dy = add16(c.dy, dy)
-    c.dyx = fma16(dy, xhat, c.dyx)
-    return c
-
-
-cdef inline Column step(
-    Column c, const float* dy, const float* x, float* dx, f16 weight, Row row,
+cdef inline Sums step(
+    Sums c, const float* dy, const float* x, float* dx, f16 weight, Row row,
 ) noexcept nogil:
     cdef f16 d = load16(dy)
     cdef f16 xhat = normalized16(load16(x), row)
     store16(dx, gradient16(d, weight, xhat, row))
-    return with_place(c, d, xhat)
+    return with_terms(c, d, xhat)
 
 
-cdef inline inlined add_column(Column c, double* sum_dy, double* sum_dyx) noexcept nogil:
-    store8(sum_dy, add(load8(sum_dy), low_half(c.dy)))
-    store8(sum_dy + 8, add(load8(sum_dy + 8), high_half(c.dy)))
-    store8(sum_dyx, add(load8(sum_dyx), low_half(c.dyx)))
-    store8(sum_dyx + 8, add(load8(sum_dyx + 8), high_half(c.dyx)))
+cdef inline inlined add_column(Sums c, double* sum_dy, double* sum_dyx) noexcept nogil:
+    store8(sum_dy, add(load8(sum_dy), low_half(c.first)))
+    store8(sum_dy + 8, add(load8(sum_dy + 8), high_half(c.first)))
+    store8(sum_dyx, add(load8(sum_dyx), low_half(c.second)))
+    store8(sum_dyx + 8, add(load8(sum_dyx + 8), high_half(c.second)))
 
 
 cdef inline inlined last_columns(
@@ -154,7 +139,7 @@ cdef inline inlined last_columns(
 ) noexcept nogil:
     # n < VECTOR columns
     cdef f16 w = load_first(weight, n)
-    cdef Column c = no_column()
+    cdef Sums c = no_sums()
     cdef double sums[2 * VECTOR]
     cdef Row row
     cdef f16 d, xhat
@@ -164,7 +149,7 @@ cdef inline inlined last_columns(
         d = load_first(dy + r * stride, n)
         xhat = normalized16(load_first(x + r * stride, n), row)
         store_first(dx + r * stride, gradient16(d, w, xhat, row), n)
-        c = with_place(c, d, xhat)
+        c = with_terms(c, d, xhat)
     for j in range(2 * VECTOR):
         sums[j] = 0
     add_column(c, sums, sums + VECTOR)
@@ -179,13 +164,13 @@ cdef inline apart own_strips(
     const float* parameters,                            # (rows, ROW_PARAMETERS), unscaled
     double* sum_dy, double* sum_dyx,                    # INOUT (n)  += Σdy, Σdy·x̂ down the rows
 ) noexcept nogil:
-    cdef Column c0, c1, c2, c3
+    cdef Sums c0, c1, c2, c3
     cdef f16 w0, w1, w2, w3
     cdef Row row
     cdef Py_ssize_t i = 0
     cdef Py_ssize_t r, at
     while n - i >= 4 * VECTOR:
-        c0 = c1 = c2 = c3 = no_column()
+        c0 = c1 = c2 = c3 = no_sums()
         w0, w1, w2, w3 = load16(weight + i), load16(weight + i + 16), load16(weight + i + 32), load16(weight + i + 48)
         for r in range(rows):
             row = row_of(parameters + r * ROW_PARAMETERS)
@@ -200,7 +185,7 @@ cdef inline apart own_strips(
         add_column(c3, sum_dy + i + 48, sum_dyx + i + 48)
         i += 4 * VECTOR
     while n - i >= VECTOR:
-        c0 = no_column()
+        c0 = no_sums()
         w0 = load16(weight + i)
         for r in range(rows):
             at = r * stride + i

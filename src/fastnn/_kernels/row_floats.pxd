@@ -49,13 +49,10 @@ cdef inline d8 deviation(const float* x, About about) noexcept nogil:
     return fma8(widen(x), about.one, about.minus)
 
 
-cdef inline Pair with_squares(Pair p, const float* x, About about) noexcept nogil:
+cdef inline Pair with_floats(Pair p, const float* dy, const float* x, About about) noexcept nogil:
+    # Σdy, Σdy·(x − shift); without dy Σ(x − shift), Σ(x − shift)²
     cdef d8 d = deviation(x, about)
-    return with_terms(p, d, d)
-
-
-cdef inline Pair with_products(Pair p, const float* dy, const float* x, About about) noexcept nogil:
-    return with_terms(p, widen(dy), deviation(x, about))
+    return with_terms(p, widen(dy) if dy != NULL else d, d)
 
 
 cdef inline inlined put_total(Pair p0, Pair p1, Pair p2, Pair p3, bint short, dd* s1, dd* s2) noexcept nogil:
@@ -68,32 +65,51 @@ cdef inline inlined put_total(Pair p0, Pair p1, Pair p2, Pair p3, bint short, dd
 
 
 cdef inline inlined sum_one(
-    const float* x, const float* result, Py_ssize_t n, double shift, bint short, dd* s1, dd* s2,
+    const float* dy, const float* x, const float* result, Py_ssize_t n, double shift, bint short, dd* s1, dd* s2,
 ) noexcept nogil:
-    # n ≥ WIDE; `short`, less than two times LANES, and whether there is a result to claim are constants where this is
-    # inlined
+    # n ≥ WIDE; `short`, less than two times LANES, and whether there are dy and a result to claim are constants where
+    # this is inlined
     cdef About about = around(shift)
     cdef d8 d
     cdef Pair p0 = no_pair()
     cdef Pair p1 = no_pair()
     cdef Pair p2 = no_pair()
     cdef Pair p3 = no_pair()
+    cdef Py_ssize_t last = n - WIDE
     cdef Py_ssize_t i = 0
     while not short and n - i >= LANES:
         if result != NULL:
             claim_lines(result + i, LANES)
-        p0 = with_squares(p0, x + i, about)
-        p1 = with_squares(p1, x + i + 8, about)
-        p2 = with_squares(p2, x + i + 16, about)
-        p3 = with_squares(p3, x + i + 24, about)
+        p0 = with_floats(p0, dy + i if dy != NULL else NULL, x + i, about)
+        p1 = with_floats(p1, dy + i + 8 if dy != NULL else NULL, x + i + 8, about)
+        p2 = with_floats(p2, dy + i + 16 if dy != NULL else NULL, x + i + 16, about)
+        p3 = with_floats(p3, dy + i + 24 if dy != NULL else NULL, x + i + 24, about)
         i += LANES
     while n - i >= WIDE:
-        p0 = with_squares(p0, x + i, about)
+        p0 = with_floats(p0, dy + i if dy != NULL else NULL, x + i, about)
         i += WIDE
     if i < n:       # the last WIDE elements again, without those that have been added
-        d = lanes_from(deviation(x + n - WIDE, about), WIDE - (n - i))
-        p0 = with_terms(p0, d, d)
+        d = deviation(x + last, about)
+        if dy == NULL:
+            d = lanes_from(d, i - last)
+        p0 = with_terms(p0, lanes_from(widen(dy + last), i - last) if dy != NULL else d, d)
     put_total(p0, p1, p2, p3, short, s1, s2)
+
+
+cdef inline inlined sum_all(
+    const float* dy, const float* x, const float* result, Py_ssize_t count, Py_ssize_t n, const double* shift, dd* s1,
+    dd* s2,
+) noexcept nogil:
+    # whether there is dy is a constant where this is inlined
+    cdef Py_ssize_t r
+    for r in range(count):
+        if n < 2 * LANES:
+            sum_one(dy + r * n if dy != NULL else NULL, x + r * n, NULL, n, shift[r], True, s1 + r, s2 + r)
+        elif result != NULL:
+            sum_one(
+                dy + r * n if dy != NULL else NULL, x + r * n, result + r * n, n, shift[r], False, s1 + r, s2 + r)
+        else:
+            sum_one(dy + r * n if dy != NULL else NULL, x + r * n, NULL, n, shift[r], False, s1 + r, s2 + r)
 
 
 cdef inline apart sum_runs(
@@ -103,43 +119,7 @@ cdef inline apart sum_runs(
     const double* shift,        # IN   (count)
     dd* s1, dd* s2,             # INOUT (count) += Σ(x − shift), Σ(x − shift)²
 ) noexcept nogil:
-    cdef Py_ssize_t r
-    if n < 2 * LANES:
-        for r in range(count):
-            sum_one(x + r * n, NULL, n, shift[r], True, s1 + r, s2 + r)
-    elif result != NULL:
-        for r in range(count):
-            sum_one(x + r * n, result + r * n, n, shift[r], False, s1 + r, s2 + r)
-    else:
-        for r in range(count):
-            sum_one(x + r * n, NULL, n, shift[r], False, s1 + r, s2 + r)
-
-
-cdef inline inlined multiply_one(
-    const float* dy, const float* x, const float* result, Py_ssize_t n, double shift, bint short, dd* s1, dd* s2,
-) noexcept nogil:
-    # as sum_one
-    cdef About about = around(shift)
-    cdef Pair p0 = no_pair()
-    cdef Pair p1 = no_pair()
-    cdef Pair p2 = no_pair()
-    cdef Pair p3 = no_pair()
-    cdef Py_ssize_t i = 0
-    while not short and n - i >= LANES:
-        if result != NULL:
-            claim_lines(result + i, LANES)
-        p0 = with_products(p0, dy + i, x + i, about)
-        p1 = with_products(p1, dy + i + 8, x + i + 8, about)
-        p2 = with_products(p2, dy + i + 16, x + i + 16, about)
-        p3 = with_products(p3, dy + i + 24, x + i + 24, about)
-        i += LANES
-    while n - i >= WIDE:
-        p0 = with_products(p0, dy + i, x + i, about)
-        i += WIDE
-    if i < n:
-        p0 = with_terms(
-            p0, lanes_from(widen(dy + n - WIDE), WIDE - (n - i)), deviation(x + n - WIDE, about))
-    put_total(p0, p1, p2, p3, short, s1, s2)
+    sum_all(NULL, x, result, count, n, shift, s1, s2)
 
 
 cdef inline apart multiply_runs(
@@ -150,16 +130,7 @@ cdef inline apart multiply_runs(
     const double* shift,        # IN   (count)
     dd* s1, dd* s2,             # INOUT (count) += Σdy, Σdy·(x − shift)
 ) noexcept nogil:
-    cdef Py_ssize_t r
-    if n < 2 * LANES:
-        for r in range(count):
-            multiply_one(dy + r * n, x + r * n, NULL, n, shift[r], True, s1 + r, s2 + r)
-    elif result != NULL:
-        for r in range(count):
-            multiply_one(dy + r * n, x + r * n, result + r * n, n, shift[r], False, s1 + r, s2 + r)
-    else:
-        for r in range(count):
-            multiply_one(dy + r * n, x + r * n, NULL, n, shift[r], False, s1 + r, s2 + r)
+    sum_all(dy, x, result, count, n, shift, s1, s2)
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -192,11 +163,6 @@ cdef inline inlined apply_one(
     cdef Py_ssize_t last = n - VECTOR
     cdef Py_ssize_t i = 0
     cdef f16 end
-    if n % VECTOR == 0:
-        while i < n:
-            store16(y + i, value(a, x + i, weight + i if weight != NULL else NULL, bias + i if bias != NULL else NULL))
-            i += VECTOR
-        return
     end = value(a, x + last, weight + last if weight != NULL else NULL, bias + last if bias != NULL else NULL)
     while i < last:
         store16(y + i, value(a, x + i, weight + i if weight != NULL else NULL, bias + i if bias != NULL else NULL))

@@ -113,18 +113,20 @@ cdef inline void batch_sums(
             shift[s - first] = group.shift
             plain = plain and group.scale == 1
         for a in range(p.view.reduced):
+            at = a * stride + first * p.length
             if floating is float and plain:
-                at = a * stride + first * p.length
                 multiply_runs(
                     dy + at, x + at, dx + at if p.distant else NULL, last - first, p.length, shift, sums, products)
-            for s in range(first, last if p.constant or not plain else first):
-                group = p.groups + g + (s // p.entries if p.entries > 1 else s)
-                at = a * stride + s * p.length
-                if not plain:
+            else:
+                for s in range(first, last):
+                    at = a * stride + s * p.length
                     run_products(
-                        dy + at, x + at, dx + at if p.distant else NULL, p.length, group.shift, group.scale,
-                        sums + s - first, products + s - first)
-                if p.constant:
+                        dy + at, x + at, dx + at if p.distant else NULL, p.length, shift[s - first],
+                        p.groups[g + s // p.entries].scale, sums + s - first, products + s - first)
+            if p.constant:
+                for s in range(first, last):
+                    group = p.groups + g + s // p.entries
+                    at = a * stride + s * p.length
                     scaled_run(
                         dy + at, dx + at, p.length,
                         weight_of(p, g + s // p.entries, s % p.entries, x[0]) * group.rstd * group.scale)

@@ -339,11 +339,13 @@ cdef inline apart apply_own_run(
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
-cdef inline Line group_line(
-    Forward* p, Py_ssize_t g, Py_ssize_t k, const Group* group, floating example,
-) noexcept nogil:
-    # of the elements of group g that use its k-th weight; `example` only chooses the precision
-    cdef Py_ssize_t at = (g % p.period if p.period > 1 else 0) * p.entries + k
+cdef inline Py_ssize_t first_weight(Forward* p, Py_ssize_t g) noexcept nogil:
+    return (g % p.period if p.period > 1 else 0) * p.entries
+
+
+cdef inline Line group_line(Forward* p, Py_ssize_t g, const Group* group, floating example) noexcept nogil:
+    # of group g, whose elements share a weight; `example` only chooses the precision
+    cdef Py_ssize_t at = first_weight(p, g)
     return line_of(
         group, (<const floating*>p.weight)[at] if p.weight != NULL else 1,
         (<const floating*>p.bias)[at] if p.bias != NULL else 0)
@@ -353,26 +355,21 @@ cdef inline void apply_run(
     Forward* p, Py_ssize_t g, const floating* x, floating* y, const Group* group, const Line* line,
 ) noexcept nogil:
     # one run of group g; `line` if the whole group shares a weight
-    cdef const floating* weight = <const floating*>p.weight
-    cdef const floating* bias = <const floating*>p.bias
-    cdef Py_ssize_t at, k
+    cdef Py_ssize_t at = first_weight(p, g)
+    cdef const floating* weight = <const floating*>p.weight + at if p.weight != NULL else NULL
+    cdef const floating* bias = <const floating*>p.bias + at if p.bias != NULL else NULL
+    cdef Py_ssize_t k
     cdef Line segment
     if p.shared:
         apply_line(x, y, p.view.inner, line)
-    elif p.length == 1:
-        at = (g % p.period if p.period > 1 else 0) * p.entries
-        weight = weight + at if weight != NULL else NULL
-        bias = bias + at if bias != NULL else NULL
-        if floating is float and p.view.inner >= VECTOR and group.scale == 1:
-            apply_own_runs(x, y, 1, p.view.inner, weight, bias, group)
-        else:
-            apply_own_run(x, y, p.view.inner, weight, bias, group)
-    else:
-        at = (g % p.period if p.period > 1 else 0) * p.entries
+    elif p.length > 1:
         for k in range(p.entries):
-            segment = line_of(
-                group, weight[at + k] if weight != NULL else 1, bias[at + k] if bias != NULL else 0)
+            segment = line_of(group, weight[k] if weight != NULL else 1, bias[k] if bias != NULL else 0)
             apply_line(x + k * p.length, y + k * p.length, p.length, &segment)
+    elif floating is float and p.view.inner >= VECTOR and group.scale == 1:
+        apply_own_runs(x, y, 1, p.view.inner, weight, bias, group)
+    else:
+        apply_own_run(x, y, p.view.inner, weight, bias, group)
 
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
@@ -423,7 +420,7 @@ cdef inline void forward_batch(
         p.population + g if p.population != NULL else NULL)
     if p.shared:
         for r in range(count):
-            lines[r] = group_line(p, g + r, 0, groups + r, x[0])
+            lines[r] = group_line(p, g + r, groups + r, x[0])
         if floating is float and shared_and_simple(p, count, lines):
             for a in range(p.view.reduced):
                 apply_lines(x + start + a * stride, y + start + a * stride, count, p.view.inner, lines)
@@ -503,7 +500,7 @@ cdef void forward_block(void* arguments, Py_ssize_t block) noexcept nogil:
 cdef inline void fill_lines(Forward* p, Py_ssize_t groups, floating example) noexcept nogil:
     cdef Py_ssize_t g
     for g in range(groups):
-        p.lines[g] = group_line(p, g, 0, p.groups + g, example)
+        p.lines[g] = group_line(p, g, p.groups + g, example)
 
 
 cdef void given_block(void* arguments, Py_ssize_t block) noexcept nogil:
