@@ -38,8 +38,8 @@ from fastnn._kernels.lanes cimport (
     wide_deviation,
 )
 from fastnn._kernels.norm cimport (
-    COLD, DISTANT, LINE, SIDE, Group, Moments, Population, Settled, Verdict, View, claim_lines, close_group,
-    deviation, find_moments, find_scales, first_counted, scale_of, settle,
+    COLD, DISTANT, LINE, SIDE, Group, Moments, Population, Settled, Verdict, View, claim_lines, clear_group,
+    close_group, deviation, first_counted, scale_of, settle_sums,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.streaming cimport stream_end
@@ -302,12 +302,7 @@ cdef inline apart settle_side(
     # and whether the shift of any was far from the mean
     cdef Py_ssize_t j
     cdef Py_ssize_t count = 0
-    for j in range(SIDE):
-        settled.scale[j] = 1
-    find_moments(s1, s2, n, eps, centered, shift, moments)
-    if not settle(moments, settled):
-        find_scales(moments, settled)
-        settle(moments, settled)
+    settle_sums(s1, s2, n, eps, centered, shift, moments, settled)
     for j in range(SIDE):
         count += is_far(moments.mean[j] - shift[j], moments.variance[j])
     far[0] = centered and count > 0
@@ -384,14 +379,6 @@ cdef inline int close_floats(
                     state = UNDECIDED
         s += SIDE
     return state
-
-
-cdef inline void clear_group(Group* group, Population* population) noexcept nogil:
-    # nothing counts: x̂ = 0 and no gradient
-    group.shift = group.lo = group.rstd = 0
-    group.scale = 1
-    if population != NULL:
-        population.mean = population.variance = population.count = 0
 
 
 cdef inline int close_doubles(

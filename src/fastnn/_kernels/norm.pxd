@@ -7,7 +7,7 @@ from cython cimport floating
 from libc.math cimport fabs, frexp, isfinite, ldexp, sqrt
 
 from fastnn._kernels.fused cimport multiply_add
-from fastnn._kernels.inlining cimport claim, inlined
+from fastnn._kernels.inlining cimport apart, claim, inlined
 from fastnn._kernels.lanes cimport dd, dd_add, dd_divide, dd_rsqrt, dd_scale, dd_square, two_sum
 
 cdef struct View:
@@ -72,6 +72,14 @@ cdef enum Verdict:
     COLD        # the sums left the range of doubles: sum once more with another scale
 
 
+cdef inline void clear_group(Group* group, Population* population) noexcept nogil:
+    # nothing counts: x̂ = 0 and no gradient
+    group.shift = group.lo = group.rstd = 0
+    group.scale = 1
+    if population != NULL:
+        population.mean = population.variance = population.count = 0
+
+
 cdef inline Verdict close_group(
     dd s1, dd s2, double n, double eps, bint centered, double shift, double scale, Group* group, Population* population,
 ) noexcept nogil:
@@ -82,11 +90,7 @@ cdef inline Verdict close_group(
     cdef dd lo, variance, mean, guarded
     cdef bint unscaled = scale == 1
     if n == 0:
-        # nothing counts: x̂ = 0 and no gradient
-        group.shift = group.lo = group.rstd = 0
-        group.scale = 1
-        if population != NULL:
-            population.mean = population.variance = population.count = 0
+        clear_group(group, population)
         return FINAL
     lo = dd_divide(s1, n)
     if not centered:
@@ -196,6 +200,25 @@ cdef inline void find_scales(Moments* moments, Settled* settled) noexcept nogil:
     for j in range(SIDE):
         if moments.variance[j] != 0 and not usual(moments.guarded[j]):
             settled.scale[j] = inverse_power(sqrt(moments.guarded[j]), <float>0)
+
+
+cdef inline apart settle_scaled(Moments* moments, Settled* settled) noexcept nogil:
+    # groups out of range, in units of their own
+    find_scales(moments, settled)
+    settle(moments, settled)
+
+
+cdef inline inlined settle_sums(
+    const double* s1, const double* s2, const double* n, double eps, bint centered, const double* shift,
+    Moments* moments, Settled* settled,
+) noexcept nogil:
+    # find_moments, then the fields of the groups
+    cdef Py_ssize_t j
+    for j in range(SIDE):
+        settled.scale[j] = 1
+    find_moments(s1, s2, n, eps, centered, shift, moments)
+    if not settle(moments, settled):
+        settle_scaled(moments, settled)
 
 
 # ---- the normalised value ----------------------------------------------------------------------------------------

@@ -27,8 +27,8 @@ from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, dd
 from fastnn._kernels.norm cimport (
-    COLD, DISTANT, SIDE, Group, Moments, Population, Settled, Verdict, View, close_group, count_of, deviation,
-    find_moments, find_scales, first_counted, normalized, offset_of, scale_of, settle, start_of,
+    COLD, DISTANT, SIDE, Group, Moments, Population, Settled, Verdict, View, clear_group, close_group, count_of,
+    deviation, first_counted, normalized, offset_of, scale_of, settle_sums, start_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.row_floats cimport apply_affine, apply_own_runs, sum_runs
@@ -102,12 +102,6 @@ cdef void close_scaled(
         s1, s2, n, p.eps, p.centered, shift, scale, group, population)
 
 
-cdef inline apart close_scaled_floats(Moments* moments, Settled* settled) noexcept nogil:
-    # groups out of range, in units of their own
-    find_scales(moments, settled)
-    settle(moments, settled)
-
-
 cdef inline apart count_floats(
     Forward* p, Py_ssize_t count, const unsigned char* mask, double* n,
 ) noexcept nogil:
@@ -121,8 +115,8 @@ cdef inline apart put_populations(
 ) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(count):
-        population[j].mean = moments.mean[j] if n[j] else 0
-        population[j].variance = moments.variance[j] if n[j] else 0
+        population[j].mean = moments.mean[j]
+        population[j].variance = moments.variance[j]
         population[j].count = n[j]
 
 
@@ -139,24 +133,23 @@ cdef inline apart close_floats(
     cdef Py_ssize_t j
     for j in range(SIDE):
         n[j] = <double>(p.view.reduced * p.view.inner)
-        settled.scale[j] = 1
     if mask != NULL:
         count_floats(p, count, mask, n)
     for j in range(SIDE):
         t1[j] = s1[j].high
         t2[j] = s2[j].high
-    find_moments(t1, t2, n, p.eps, p.centered, shift, &moments)
-    if not settle(&moments, &settled):
-        close_scaled_floats(&moments, &settled)
+    settle_sums(t1, t2, n, p.eps, p.centered, shift, &moments, &settled)
     for j in range(count):
         groups[j].shift = settled.shift[j]
         groups[j].lo = settled.lo[j]
         groups[j].rstd = settled.rstd[j]
         groups[j].scale = settled.scale[j]
-        if n[j] == 0:       # x̂ = 0 and no gradient
-            groups[j].shift = groups[j].lo = groups[j].rstd = 0
     if population != NULL:
         put_populations(count, n, &moments, population)
+    if mask != NULL:
+        for j in range(count):
+            if n[j] == 0:
+                clear_group(groups + j, population + j if population != NULL else NULL)
 
 
 cdef inline void batch_statistics(
