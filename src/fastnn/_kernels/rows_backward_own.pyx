@@ -357,7 +357,8 @@ cdef void run_backward(Backward* p) noexcept nogil:
     cdef double work = 3.0 * p.view.groups * p.view.inner * (8 if p.double_precision else 4)
     p.distant = work >= DISTANT
     parallel_for(chunk_block, p, p.chunks * p.period, work)
-    parallel_for(reduce_block, p, (total + REDUCED - 1) // REDUCED, 16.0 * p.chunks * total)
+    # a fourth of the bytes that the sums have: in a few of them another thread, which would fetch them, is no help
+    parallel_for(reduce_block, p, (total + REDUCED - 1) // REDUCED, 4.0 * p.chunks * total)
 
 
 # ---- entry point -----------------------------------------------------------------------------------------------------
