@@ -1,0 +1,148 @@
+/* The floor under the norms: what rows of floats cost with nothing but their arithmetic. Compiled by floor.py.
+
+   A row's two sums, then its results, in vectors of the compiler's; no weights, no odd lengths, no checks, and of the
+   closing of a group only a root and a quotient. `fused` takes the sums of the next BATCH rows along with the results
+   of the present ones, so that one computes while the other waits for memory. */
+#include "team.h"
+#include <math.h>
+
+enum { BATCH = 4, BLOCK = 16384 };
+
+typedef float f8 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float f16 __attribute__((vector_size(64), aligned(4), may_alias));
+typedef double d8 __attribute__((vector_size(64)));
+
+struct norm {
+    const float *x, *dy; /* dy: backward, else NULL */
+    float *y;
+    ptrdiff_t rows, n, block; /* rows a multiple of BATCH, n of 32; rows of a task */
+    int wide, fused;          /* sums in double, not in float */
+};
+
+struct sums {
+    d8 first[4], second[4];
+    f16 first16[2], second16[2];
+};
+
+struct row {
+    float shift, factor, c1, c2;
+};
+
+#define INLINE static inline __attribute__((always_inline))
+#define AT(p, i) ((p) ? (p) + (i) : 0)
+
+/* A multiply-add by one leaves the adders to the conversion and the sums. */
+INLINE void add(struct sums *s, const float *x, const float *dy, double shift, double one, int wide)
+{
+    if (wide)
+        for (int k = 0; k < 4; k++) {
+            const d8 d = __builtin_convertvector(*(const f8 *)(x + 8 * k), d8) * one - shift;
+            const d8 g = dy ? __builtin_convertvector(*(const f8 *)(dy + 8 * k), d8) : d;
+            s->first[k] += g;
+            s->second[k] += g * d;
+        }
+    else
+        for (int k = 0; k < 2; k++) {
+            const f16 d = *(const f16 *)(x + 16 * k) - (float)shift;
+            const f16 g = dy ? *(const f16 *)(dy + 16 * k) : d;
+            s->first16[k] += g;
+            s->second16[k] += g * d;
+        }
+}
+
+INLINE void put(float *y, const float *x, const float *dy, struct row row)
+{
+    for (int k = 0; k < 2; k++) {
+        f16 result = (*(const f16 *)(x + 16 * k) - row.shift) * row.c2 + row.c1;
+        if (dy) result += *(const f16 *)(dy + 16 * k) * row.factor;
+        *(f16 *)(y + 16 * k) = result;
+    }
+}
+
+/* of the lanes of a, which is lost */
+INLINE double total(d8 a)
+{
+    a += __builtin_shufflevector(a, a, 4, 5, 6, 7, 0, 1, 2, 3);
+    a += __builtin_shufflevector(a, a, 2, 3, 0, 1, 6, 7, 4, 5);
+    return a[0] + a[1];
+}
+
+INLINE double total16(f16 a)
+{
+    const f8 half = __builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7);
+    return total(__builtin_convertvector(half + __builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15), d8));
+}
+
+INLINE struct row close_row(const struct sums *s, float shift, double n, int wide)
+{
+    const double first = wide ? total((s->first[0] + s->first[1]) + (s->first[2] + s->first[3]))
+                              : total16(s->first16[0] + s->first16[1]);
+    const double second = wide ? total((s->second[0] + s->second[1]) + (s->second[2] + s->second[3]))
+                               : total16(s->second16[0] + s->second16[1]);
+    const double mean = first / n, rstd = 1 / sqrt(fabs(second / n - mean * mean) + 1e-5);
+    return (struct row){shift, (float)rstd, (float)(-mean * rstd), (float)rstd};
+}
+
+/* The results of one row, unless y is NULL, and the sums of another, unless `next` is. */
+INLINE struct row both(
+    const float *x, const float *dy, float *y, struct row row, const float *next, const float *next_dy, ptrdiff_t n, int wide)
+{
+    struct sums s = {0};
+    double one = 1;
+    __asm__("" : "+x"(one)); /* which the compiler must not know */
+    for (ptrdiff_t i = 0; i < n; i += 32) {
+        if (y) put(y + i, x + i, AT(dy, i), row);
+        if (next) add(&s, next + i, AT(next_dy, i), next[0], one, wide);
+    }
+    return next ? close_row(&s, next[0], (double)n, wide) : row;
+}
+
+INLINE void rows(const struct norm *p, ptrdiff_t first, ptrdiff_t last, int backward, int wide, int fused)
+{
+    const ptrdiff_t n = p->n;
+    const float *dy = backward ? p->dy : 0;
+    struct row row[BATCH];
+    for (ptrdiff_t r = first; r < last; r++) {
+        const ptrdiff_t at = r * n, to = at - BATCH * n;
+        if (fused && r >= first + BATCH)
+            row[r % BATCH] = both(p->x + to, AT(dy, to), p->y + to, row[r % BATCH], p->x + at, AT(dy, at), n, wide);
+        else
+            row[r % BATCH] = both(0, 0, 0, row[0], p->x + at, AT(dy, at), n, wide);
+        if (r + 1 == last || (!fused && r % BATCH == BATCH - 1))
+            for (ptrdiff_t q = r - BATCH + 1; q <= r; q++)
+                both(p->x + q * n, AT(dy, q * n), p->y + q * n, row[q % BATCH], 0, 0, n, wide);
+    }
+}
+
+static void task(void *arguments, ptrdiff_t number)
+{
+    const struct norm *p = arguments;
+    const ptrdiff_t first = number * p->block, end = first + p->block, last = end < p->rows ? end : p->rows;
+    switch ((p->dy != 0) * 4 + p->wide * 2 + p->fused) {
+        case 0: rows(p, first, last, 0, 0, 0); break;
+        case 1: rows(p, first, last, 0, 0, 1); break;
+        case 2: rows(p, first, last, 0, 1, 0); break;
+        case 3: rows(p, first, last, 0, 1, 1); break;
+        case 4: rows(p, first, last, 1, 0, 0); break;
+        case 5: rows(p, first, last, 1, 0, 1); break;
+        case 6: rows(p, first, last, 1, 1, 0); break;
+        default: rows(p, first, last, 1, 1, 1);
+    }
+}
+
+void begin(void)
+{
+    team_begin();
+}
+
+void norm(const float *x, const float *dy, float *y, ptrdiff_t rows, ptrdiff_t n, int wide, int fused, int threads)
+{
+    const ptrdiff_t block = n * BATCH < BLOCK ? BLOCK / n / BATCH * BATCH : BATCH;
+    struct norm p = {x, dy, y, rows, n, block, wide, fused};
+    const double expected = (double)(rows * n) * (dy ? 12 : 8) / 16;
+    if (threads == 1) {
+        p.block = rows;
+        task(&p, 0);
+    } else
+        team_run(task, &p, (rows + block - 1) / block, threads, 0, expected);
+}

@@ -1,0 +1,83 @@
+"""How near a norm can come to copying its bytes: bare loops of its arithmetic (floor.c) beside the copy and fastnn.
+
+    python bench/floor.py
+    python bench/floor.py --threads 1 --rounds 15
+
+For rows of floats without weights, forward and backward, times the copy of the bytes that must move. "double": the
+sums in double precision, as fastnn takes them; "float": in the data's own, which is not exact enough where errors of
+equal elements add up, as in a weight's gradient over 10^5 rows; "fused": the results along with the next rows' sums. A
+norm has weights, odd lengths and groups to close beside that.
+"""
+
+import argparse
+import ctypes
+import sys
+from pathlib import Path
+from statistics import geometric_mean
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+import environment
+
+threads = environment.prepare()
+
+import numpy as np  # noqa: E402
+
+import fastnn  # noqa: E402
+import fastnn.functional as F  # noqa: E402
+from copying import compiled, copier  # noqa: E402
+from norms import aligned  # noqa: E402
+from timing import Run, interleaved, lower_quartile  # noqa: E402
+
+SHAPES = ((64, 768), (256, 768), (512, 768), (4096, 768), (8192, 128), (64, 4096), (1024, 4096), (2048, 800))
+SWITCHES = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-ffp-contract=fast")
+FORMS = {"double": (1, 0), "double fused": (1, 1), "float": (0, 0), "float fused": (0, 1)}
+
+
+def bare(x: np.ndarray, dy: np.ndarray | None, y: np.ndarray, form: tuple[int, int], members: int) -> Run:
+    """A bare loop over rows: results of x, or of dy and x, into y."""
+    norm = compiled("floor", SWITCHES).norm
+    norm.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_ssize_t] * 2 + [ctypes.c_int] * 3
+    norm.restype = None
+    pointers = [None if array is None else array.ctypes.data for array in (x, dy, y)]
+
+    def run(keep=(x, dy, y)) -> None:
+        norm(*pointers, *x.shape, *form, members)
+
+    return run
+
+
+def contenders(shape: tuple[int, int], backward: bool, members: int) -> dict[str, Run]:
+    """The copy, fastnn and the bare loops."""
+    rng = np.random.default_rng(1)
+    x, dy, y = (aligned(rng.standard_normal(shape, np.float32)) for _ in range(3))
+    context = F.layer_norm_forward(x, shape[1])[1]
+    runs = {
+        "copy": copier((3 if backward else 2) * x.nbytes, members),
+        "fastnn": (lambda: F.layer_norm_backward(dy, context)) if backward else (lambda: F.layer_norm(x, shape[1])),
+    }
+    return runs | {name: bare(x, dy if backward else None, y, form, members) for name, form in FORMS.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=threads)
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    fastnn.set_num_threads(arguments.threads)
+    columns = ["fastnn", *FORMS]
+    for backward in (False, True):
+        print(f"{'backward' if backward else 'forward':14}{'copy µs':>9}" + "".join(f"{name:>14}" for name in columns))
+        table = []
+        for shape in SHAPES:
+            times = interleaved(contenders(shape, backward, arguments.threads), arguments.rounds)
+            seconds = {name: lower_quartile(values) for name, values in times.items()}
+            table.append([seconds[name] / seconds["copy"] for name in columns])
+            line = "".join(f"{ratio:14.2f}" for ratio in table[-1])
+            print(f"{f'{shape[0]} x {shape[1]}':14}{seconds['copy'] * 1e6:9.1f}{line}", flush=True)
+        means = "".join(f"{geometric_mean(column):14.2f}" for column in zip(*table, strict=True))
+        print(f"{'geometric mean':23}{means}\n")
+
+
+if __name__ == "__main__":
+    main()
