@@ -166,11 +166,24 @@ static void look(void *arguments, ptrdiff_t block)
 
 static cpu_set_t all;
 
-/* Its own processor is the process's only one; then the process gets more, and the worker goes there. */
+static pthread_t doers[2];
+
+static void doze(void *arguments, ptrdiff_t block)
+{
+    (void)arguments;
+    usleep(200); /* long enough for a worker to take the other block */
+    doers[block] = pthread_self();
+}
+
+/* Its own processor is the process's only one, and after the first jobs nobody is called there; then the process gets
+   more, and the worker goes there. */
 static void *confined(void *number)
 {
-    for (int k = 0; k < 100; k++)
-        helped();
+    for (int k = 0; k < 100; k++) {
+        usleep(1000);
+        team_run(doze, NULL, 2, 2, 0, 1e9);
+        CHECK(k < 50 || pthread_equal(doers[0], doers[1]));
+    }
     CHECK(!sched_setaffinity(getpid(), sizeof all, &all));
     for (int k = 0; k < 100; k++) {
         atomic_store(&threads_seen, 0);

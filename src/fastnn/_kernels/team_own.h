@@ -8,6 +8,7 @@
      (B) Sleeping workers are called when callers have worked alone for about as long as a call costs, over however many
          jobs, the one at hand included: short jobs far apart wake nobody, in a row of them the workers are soon awake,
          and calling never costs more than the work. A call that costs more than the help it brings doubles the patience.
+         Where the process has been confined to one processor, nobody is called.
      (C) All callers share one team. Each has a job of its own, and workers enter any that is open: n Python threads that
          call at once add members − 1 threads, not n times as many. Without a free job a caller works alone.
      (D) Each member has a share of neighbouring blocks and claims them one by one; when its own are gone, it claims those
@@ -356,7 +357,7 @@ static void team_run(team_task function, void *arguments, ptrdiff_t blocks, int 
     atomic_store_explicit(&job->helped, 0, memory_order_relaxed);
     atomic_store_explicit(&job->called, members, memory_order_relaxed);
     int64_t start = 0, called = 0;
-    const int calling = team_sleeps(members) && team_impatient(expected);
+    const int calling = team_sleeps(members) && team_impatient(expected) && !place_single();
     atomic_store(&job->door, TEAM_OPEN); /* first: who wakes up where the caller runs is to see that it must leave */
     if (calling) {
         start = team_clock();

@@ -34,6 +34,14 @@ static inline int place_cpu(void)
     return sched_getcpu();
 }
 
+/* Whether the calling thread and its process (the first thread, for Linux) have one processor, the same. */
+static inline int place_single(void)
+{
+    cpu_set_t own, first;
+    if (sched_getaffinity(0, sizeof own, &own) || CPU_COUNT(&own) != 1) return 0;
+    return !sched_getaffinity(getpid(), sizeof first, &first) && CPU_EQUAL(&own, &first);
+}
+
 /* The calling thread leaves a processor for the others that the process (its first thread, for Linux) may use, if any. */
 static inline void place_leave(struct place *self, int cpu)
 {
@@ -77,6 +85,11 @@ static inline void place_enter(struct place *self)
 static inline int place_cpu(void)
 {
     return -1;
+}
+
+static inline int place_single(void)
+{
+    return 0;
 }
 
 static inline void place_leave(struct place *self, int cpu)
