@@ -2,9 +2,9 @@
 # values are those of rows.pxd, rows_forward and rows_backward, in the same order and to the same bits; here they stay
 # in registers, and a batch of runs costs one call.
 
-from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.inlining cimport apart, fetch, inlined
 from fastnn._kernels.lanes cimport WIDE, dd
-from fastnn._kernels.norm cimport Group, claim_lines, offset_of
+from fastnn._kernels.norm cimport LINE, Group, claim_lines, offset_of
 from fastnn._kernels.rows cimport LANES
 from fastnn._kernels.vectors cimport (
     VECTOR, add, add16, d8, f16, fma8, fma16, lanes_from, load16, multiply16, spread, spread16, store16, subtract16,
@@ -64,11 +64,40 @@ cdef inline inlined put_total(Pair p0, Pair p1, Pair p2, Pair p3, bint short, dd
         s2.high += total(add(add(p0.second, p1.second), add(p2.second, p3.second)))
 
 
-cdef inline inlined sum_one(
-    const float* dy, const float* x, const float* result, Py_ssize_t n, double shift, bint short, dd* s1, dd* s2,
+cdef enum:
+    # Groups of several runs: a batch's runs form stretches that lie a whole sample apart. Each begins on a page of its
+    # own, which the hardware does not fetch ahead and whose address has to be translated first. So what follows in the
+    # next stretch is asked for so many elements before it is read: sums then take up to a half less.
+    AHEAD = 1024
+
+cdef struct Ahead:
+    Py_ssize_t distance     # AHEAD, or less where a stretch is shorter
+    Py_ssize_t left         # elements from a run's first to its stretch's end
+    Py_ssize_t jump         # from there to the stretch that is read next
+
+
+cdef inline inlined fetch_ahead(
+    const float* dy, const float* x, Py_ssize_t i, Py_ssize_t n, const Ahead* ahead,
 ) noexcept nogil:
-    # n ≥ WIDE; `short`, less than two times LANES, and whether there are dy and a result to claim are constants where
-    # this is inlined
+    # what is read so long after elements i … i + n − 1; whether there is dy is a constant where this is inlined
+    cdef Py_ssize_t at = i + ahead.distance
+    cdef Py_ssize_t end
+    if at >= ahead.left:
+        at += ahead.jump
+    end = at + n
+    while at < end:
+        if dy != NULL:
+            fetch(dy + at, LINE)
+        fetch(x + at, LINE)
+        at += LINE // 4
+
+
+cdef inline inlined sum_one(
+    const float* dy, const float* x, const float* result, Py_ssize_t n, const Ahead* ahead, double shift, bint short,
+    dd* s1, dd* s2,
+) noexcept nogil:
+    # n ≥ WIDE; `short`, less than two times LANES, and whether there are dy, a result to claim and something ahead are
+    # constants where this is inlined
     cdef About about = around(shift)
     cdef d8 d
     cdef Pair p0 = no_pair()
@@ -78,6 +107,8 @@ cdef inline inlined sum_one(
     cdef Py_ssize_t last = n - WIDE
     cdef Py_ssize_t i = 0
     while not short and n - i >= LANES:
+        if ahead != NULL:
+            fetch_ahead(dy, x, i, LANES, ahead)
         if result != NULL:
             claim_lines(result + i, LANES)
         p0 = with_floats(p0, dy + i if dy != NULL else NULL, x + i, about)
@@ -97,19 +128,22 @@ cdef inline inlined sum_one(
 
 
 cdef inline inlined sum_all(
-    const float* dy, const float* x, const float* result, Py_ssize_t count, Py_ssize_t n, const double* shift, dd* s1,
-    dd* s2,
+    const float* dy, const float* x, const float* result, Py_ssize_t count, Py_ssize_t n, Ahead* ahead,
+    const double* shift, dd* s1, dd* s2,
 ) noexcept nogil:
-    # whether there is dy is a constant where this is inlined
+    # whether there are dy and something ahead is a constant where this is inlined
     cdef Py_ssize_t r
     for r in range(count):
+        if ahead != NULL:
+            ahead.left = (count - r) * n
         if n < 2 * LANES:
-            sum_one(dy + r * n if dy != NULL else NULL, x + r * n, NULL, n, shift[r], True, s1 + r, s2 + r)
+            sum_one(dy + r * n if dy != NULL else NULL, x + r * n, NULL, n, NULL, shift[r], True, s1 + r, s2 + r)
         elif result != NULL:
             sum_one(
-                dy + r * n if dy != NULL else NULL, x + r * n, result + r * n, n, shift[r], False, s1 + r, s2 + r)
+                dy + r * n if dy != NULL else NULL, x + r * n, result + r * n, n, ahead, shift[r], False, s1 + r,
+                s2 + r)
         else:
-            sum_one(dy + r * n if dy != NULL else NULL, x + r * n, NULL, n, shift[r], False, s1 + r, s2 + r)
+            sum_one(dy + r * n if dy != NULL else NULL, x + r * n, NULL, n, ahead, shift[r], False, s1 + r, s2 + r)
 
 
 cdef inline apart sum_runs(
@@ -119,7 +153,7 @@ cdef inline apart sum_runs(
     const double* shift,        # IN   (count)
     dd* s1, dd* s2,             # INOUT (count) += Σ(x − shift), Σ(x − shift)²
 ) noexcept nogil:
-    sum_all(NULL, x, result, count, n, shift, s1, s2)
+    sum_all(NULL, x, result, count, n, NULL, shift, s1, s2)
 
 
 cdef inline apart multiply_runs(
@@ -130,7 +164,28 @@ cdef inline apart multiply_runs(
     const double* shift,        # IN   (count)
     dd* s1, dd* s2,             # INOUT (count) += Σdy, Σdy·(x − shift)
 ) noexcept nogil:
-    sum_all(dy, x, result, count, n, shift, s1, s2)
+    sum_all(dy, x, result, count, n, NULL, shift, s1, s2)
+
+
+# The same of a stretch.
+
+cdef inline apart sum_stretch(
+    const float* x, const float* result, Py_ssize_t count, Py_ssize_t n,
+    Py_ssize_t jump,            # from the end of this stretch to the one that is read next
+    const double* shift, dd* s1, dd* s2,
+) noexcept nogil:
+    cdef Ahead ahead
+    ahead.distance, ahead.jump = min(<Py_ssize_t>AHEAD, count * n), jump
+    sum_all(NULL, x, result, count, n, &ahead, shift, s1, s2)
+
+
+cdef inline apart multiply_stretch(
+    const float* dy, const float* x, const float* result, Py_ssize_t count, Py_ssize_t n, Py_ssize_t jump,
+    const double* shift, dd* s1, dd* s2,
+) noexcept nogil:
+    cdef Ahead ahead
+    ahead.distance, ahead.jump = min(<Py_ssize_t>AHEAD, count * n), jump
+    sum_all(dy, x, result, count, n, &ahead, shift, s1, s2)
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------

@@ -34,6 +34,13 @@ cdef inline Py_ssize_t block_of(View* view, Py_ssize_t batch) noexcept nogil:
     return batch * max(<Py_ssize_t>1, BLOCK // (batch * view.reduced * view.inner))
 
 
+cdef inline Py_ssize_t jump_after(View* view, Py_ssize_t a, Py_ssize_t elements) noexcept nogil:
+    # from the end of a batch's neighbouring runs, so many elements of one index a, to those that are read next: its
+    # next ones, or the first ones of the batch that follows
+    cdef Py_ssize_t stride = view.groups * view.inner
+    return stride - elements if a + 1 < view.reduced else -a * stride
+
+
 # ---- lanes ---------------------------------------------------------------------------------------------------------
 
 cdef struct Lanes:

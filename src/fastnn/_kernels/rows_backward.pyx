@@ -27,8 +27,8 @@ from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, dd, dd_add, dd_scale
 from fastnn._kernels.norm cimport DISTANT, Group, Means, View, count_of, deviation, means_of, start_of
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.row_floats cimport gradient_one, multiply_by, multiply_runs
-from fastnn._kernels.rows cimport BATCH, batch_of, block_of, run_products
+from fastnn._kernels.row_floats cimport gradient_one, multiply_by, multiply_runs, multiply_stretch
+from fastnn._kernels.rows cimport BATCH, batch_of, block_of, jump_after, run_products
 from fastnn._kernels.vectors cimport VECTOR
 
 __all__ = ["rows_backward"]
@@ -114,9 +114,13 @@ cdef inline void batch_sums(
             plain = plain and group.scale == 1
         for a in range(p.view.reduced):
             at = a * stride + first * p.length
-            if floating is float and plain:
+            if floating is float and plain and p.view.reduced == 1:
                 multiply_runs(
                     dy + at, x + at, dx + at if p.distant else NULL, last - first, p.length, shift, sums, products)
+            elif floating is float and plain:
+                multiply_stretch(
+                    dy + at, x + at, dx + at if p.distant else NULL, last - first, p.length,
+                    jump_after(&p.view, a, (last - first) * p.length), shift, sums, products)
             else:
                 for s in range(first, last):
                     at = a * stride + s * p.length
@@ -258,7 +262,7 @@ cdef inline void batch_gradients(
         lines[r] = line_of(p.groups + g + r, weight_of(p, g + r, 0, x[0]), means + r)
         scaled = scaled or lines[r].scale != 1
     if floating is float and p.length >= VECTOR and mask == NULL and not scaled and p.entries == 1:
-        for a in range(p.view.reduced):
+        for a in range(p.view.reduced - 1, -1, -1):     # what was read last is nearest
             gradient_runs(dy + a * stride, x + a * stride, dx + a * stride, count, p.length, lines)
         return
     for a in range(p.view.reduced):

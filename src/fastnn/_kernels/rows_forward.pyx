@@ -31,8 +31,8 @@ from fastnn._kernels.norm cimport (
     deviation, first_counted, normalized, offset_of, scale_of, settle_sums, start_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.row_floats cimport apply_affine, apply_own_runs, sum_runs
-from fastnn._kernels.rows cimport BATCH, BLOCK, batch_of, block_of, run_sums
+from fastnn._kernels.row_floats cimport apply_affine, apply_own_runs, sum_runs, sum_stretch
+from fastnn._kernels.rows cimport BATCH, BLOCK, batch_of, block_of, jump_after, run_sums
 from fastnn._kernels.vectors cimport VECTOR
 
 cnp.import_array()
@@ -173,7 +173,12 @@ cdef inline void batch_statistics(
     for a in range(p.view.reduced):
         at = a * stride
         if floating is float and mask == NULL and n >= WIDE:
-            sum_runs(x + at, y + at if p.distant else NULL, count, n, shift, s1, s2)
+            if p.view.reduced == 1:
+                sum_runs(x, y if p.distant else NULL, count, n, shift, s1, s2)
+            else:
+                sum_stretch(
+                    x + at, y + at if p.distant else NULL, count, n, jump_after(&p.view, a, count * n), shift,
+                    s1, s2)
             continue
         for r in range(count):
             run_sums(
@@ -415,7 +420,7 @@ cdef inline void forward_batch(
         for r in range(count):
             lines[r] = group_line(p, g + r, groups + r, x[0])
         if floating is float and shared_and_simple(p, count, lines):
-            for a in range(p.view.reduced):
+            for a in range(p.view.reduced - 1, -1, -1):     # what was read last is nearest
                 apply_lines(x + start + a * stride, y + start + a * stride, count, p.view.inner, lines)
             return
     if floating is float and own_and_unscaled(p, count, groups):
