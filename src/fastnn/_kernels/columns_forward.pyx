@@ -4,9 +4,8 @@ Design
   (A) One kernel serves batch, instance and group norm of channels-last images, batch norm of tables, and
       standardisation over leading axes: they differ in the view (O, A, S, I) of the array. See columns.pxd for how
       its columns become lanes, blocks and units, and for the sums.
-  (B) One pass for the statistics: of float data around each group's first element, of double data around zero, which
-      saves a third of the operations. The sums are so exact that the mean may lie many standard deviations off; a
-      group where it lies farther is summed again around it.
+  (B) One pass for the statistics, around zero: a shift would cost a third of the operations more. The sums are so exact
+      that the mean may lie many standard deviations off; a group where it lies farther is summed again around it.
   (C) y = fma(x − shift, factor, offset) with factor = rstd·weight and offset = bias − lo·factor, both rounded once: two
       operations and three parameters for each element.
   (D) Sums take some rows at a time, strip by strip: memory is read in long runs, and the sums of a strip stay in
@@ -39,7 +38,7 @@ from fastnn._kernels.lanes cimport (
 )
 from fastnn._kernels.norm cimport (
     COLD, DISTANT, LINE, SIDE, Group, Moments, Population, Settled, Verdict, View, claim_lines, clear_group,
-    close_group, deviation, first_counted, scale_of, settle_sums,
+    close_group, deviation, scale_of, settle_sums,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.streaming cimport stream_end
@@ -63,7 +62,7 @@ cdef struct Forward:
     bint streamed               # the result goes past the caches
     Group* groups               # IN if given, else OUT; (O · S)
     Population* population      # OUT  (O · S) or NULL
-    double* sums                # scratch (O, blocks, rows of sums, stride): Σ, Σ²
+    double* sums                # scratch (O, blocks, rows of sums, stride): Σ(x − shift), Σ(x − shift)²
     void* parameters            # scratch (O, PARAMETERS, stride), see below
     unsigned char* states       # scratch (units), see below
     Py_ssize_t* counts          # scratch (O, S · I) if there is a mask: elements that count
@@ -80,8 +79,10 @@ cdef enum:
 cdef enum:
     # passes for the sums: a scale may have to be found, then a shift
     ATTEMPTS = 3
-    # A shift may be the root of this many standard deviations off: of the 53 bits of a sum of float data it costs ten.
+    # The mean of float data may be the root of FAR standard deviations off the shift, which costs a sum ten of its 53
+    # bits; and of more where few rows are added to a sum, as long as rounding leaves 29 of them.
     FAR = 1024
+    FAR_ROWS = 1 << 24
     # elements that are read before any of them is written
     CHUNK = 64
     # lanes under a mask that are taken at a time
@@ -91,7 +92,7 @@ cdef enum:
 cdef enum State:
     UNDECIDED = 1       # has groups to sum once more
     SCALED = 2          # has groups whose scale is not 1
-    SHIFTED = 4         # of double data: has groups whose shift is not 0, for the sums
+    SHIFTED = 4         # has groups whose shift is not 0, for the sums
 
 
 # ---- statistics ------------------------------------------------------------------------------------------------------
@@ -109,23 +110,13 @@ cdef inline void set_shift(
         lane += p.layout.columns
 
 
-cdef inline void start_unit(
-    Forward* p, Unit* unit, const floating* x, const unsigned char* mask, floating* parameters,
-) noexcept nogil:
-    cdef floating* shift = parameters + SHIFT * p.layout.stride
-    cdef floating* scale = parameters + SCALE * p.layout.stride
-    cdef Py_ssize_t inner = p.view.inner
-    cdef Py_ssize_t s, i
-    cdef bint around_first = p.centered and floating is float
-    for i in range(unit.first_lane, unit.last_lane):
-        shift[i] = x[i] if around_first else 0
-        scale[i] = 1
-    if around_first and (inner > 1 or mask != NULL):
-        for s in range(unit.first_group, unit.last_group):
-            shift[s * inner] = first_counted(x + s * inner, mask + s * inner if mask != NULL else NULL, &p.view)
-            for i in range(s * inner + 1, (s + 1) * inner):
-                shift[i] = shift[s * inner]
-    repeat(&p.layout, unit, parameters, SHIFT, FACTOR)
+cdef inline void start_unit(Layout* layout, Unit* unit, floating* parameters) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef Py_ssize_t last = min(unit.first_lane + layout.panel, layout.lanes)
+    for j in range(unit.first_lane, last):
+        parameters[SHIFT * layout.stride + j] = 0
+    for j in range(unit.first_lane, last):
+        parameters[SCALE * layout.stride + j] = 1
 
 
 cdef inline inlined strip_sums(
@@ -133,7 +124,7 @@ cdef inline inlined strip_sums(
     Py_ssize_t skip, Py_ssize_t width, bint cold, double* totals,
 ) noexcept nogil:
     # some rows, added to totals (rows of sums, stride) from lane `skip` on; `width` and `cold` are constants where this
-    # is inlined: without `cold` every scale is 1, and of double data every shift 0
+    # is inlined: without `cold` every scale is 1 and every shift 0
     cdef Py_ssize_t stride = layout.stride
     cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t j
@@ -145,8 +136,9 @@ cdef inline inlined strip_sums(
     cdef double shift[STRIP]
     cdef double scale[STRIP]
     cdef double wide[STRIP]
-    widen(parameters + SHIFT * stride, shift, width)
-    widen(parameters + SCALE * stride, scale, width)
+    if cold:
+        widen(parameters + SHIFT * stride, shift, width)
+        widen(parameters + SCALE * stride, scale, width)
     for j in range(width):
         sums[j] = totals[FIRST * stride + j]
         squares[j] = totals[SECOND * stride + j]
@@ -156,16 +148,16 @@ cdef inline inlined strip_sums(
     while rows > 0:
         widen(x, wide, width)
         for j in range(width):
-            d = wide_deviation(wide[j], shift[j], scale[j], cold, x[0])
+            if not cold:
+                add_number(&sums[j], &sums_low[j], wide[j], x[0])
+                add_product_of_numbers(&squares[j], &squares_low[j], wide[j], wide[j], x[0])
+                continue
+            d = wide_deviation(wide[j], shift[j], scale[j], True, x[0])
             if mask != NULL and not mask[j]:
                 d.high = 0
                 d.low = 0
-            if floating is double and not cold:     # around zero
-                add_number(&sums[j], &sums_low[j], wide[j])
-                add_product_of_numbers(&squares[j], &squares_low[j], wide[j], wide[j])
-            else:
-                add_term(&sums[j], &sums_low[j], d, x[0])
-                add_product(&squares[j], &squares_low[j], d, d, x[0])
+            add_term(&sums[j], &sums_low[j], d, x[0])
+            add_product(&squares[j], &squares_low[j], d, d, x[0])
         x += lanes
         if mask != NULL:
             mask += lanes
@@ -189,6 +181,10 @@ cdef inline void sum_rows(
     if not cold:
         while last - at >= strip:
             strip_sums(x + at, NULL, parameters + at, layout, rows, 0, strip_of(x[0]), False, totals + at)
+            at += strip
+    elif floating is float:
+        while last - at >= strip:
+            strip_sums(x + at, NULL, parameters + at, layout, rows, 0, STRIP, True, totals + at)
             at += strip
     while at < last:
         start = min(at, max(first, last - SLIM))
@@ -221,7 +217,7 @@ cdef inline void sum_masked_rows(
     cdef floating kept[KEPT]
     cdef Py_ssize_t at, n
     while rows > 0:
-        if cold:        # shift / scale might not be exact
+        if floating is double and cold:     # shift / scale might not be exact
             for at in range(first, last):
                 strip_sums(x + at, mask + at, parameters + at, layout, 1, 0, 1, True, totals + at)
         else:
@@ -229,7 +225,10 @@ cdef inline void sum_masked_rows(
             while at < last:
                 n = min(last - at, <Py_ssize_t>KEPT)
                 keep_counted(x + at, mask + at, parameters + SHIFT * layout.stride + at, n, kept)
-                sum_rows(kept, parameters + at, layout, 1, 0, n, False, totals + at)
+                if cold:
+                    sum_rows(kept, parameters + at, layout, 1, 0, n, True, totals + at)
+                else:
+                    sum_rows(kept, parameters + at, layout, 1, 0, n, False, totals + at)
                 at += n
         x += layout.lanes
         mask += layout.lanes
@@ -270,8 +269,12 @@ cdef inline void some_sums(
         sum_rows(x + row * layout.lanes, parameters, layout, rows, first, last, cold, totals)
 
 
-cdef inline bint is_far(double lo, double variance) noexcept nogil:
-    return lo * lo > FAR * variance
+cdef inline double far_of(Layout* layout) noexcept nogil:
+    return max(<Py_ssize_t>FAR, FAR_ROWS // layout.block_rows)
+
+
+cdef inline bint is_far(double lo, double variance, double far) noexcept nogil:
+    return lo * lo > far * variance
 
 
 cdef inline bint is_far_double(dd s1, dd s2, double n) noexcept nogil:
@@ -296,16 +299,16 @@ cdef inline dd group_total(
 # Steps for SIDE groups of float data, as vectors; see columns.pxd for why each is a function of its own.
 
 cdef inline apart settle_side(
-    const double* s1, const double* s2, const double* n, double eps, bint centered, const double* shift,
-    Moments* moments, Settled* settled, bint* far,
+    const double* s1, const double* s2, const double* n, double eps, bint centered, const double* shift, double far,
+    Moments* moments, Settled* settled, bint* again,
 ) noexcept nogil:
     # and whether the shift of any was far from the mean
     cdef Py_ssize_t j
     cdef Py_ssize_t count = 0
     settle_sums(s1, s2, n, eps, centered, shift, moments, settled)
     for j in range(SIDE):
-        count += is_far(moments.mean[j] - shift[j], moments.variance[j])
-    far[0] = centered and count > 0
+        count += is_far(moments.mean[j] - shift[j], moments.variance[j], far)
+    again[0] = centered and count > 0
 
 
 cdef inline apart store_groups(const Settled* settled, Group* groups) noexcept nogil:
@@ -341,7 +344,8 @@ cdef inline int close_floats(
     cdef Moments moments
     cdef Settled settled
     cdef Py_ssize_t s, j, count
-    cdef bint far
+    cdef bint again
+    cdef double far = far_of(&p.layout)
     cdef int state = 0
     for j in range(SIDE):
         n[j] = <double>(p.view.reduced * inner)
@@ -353,13 +357,13 @@ cdef inline int close_floats(
             count_groups(counts, &p.view, s, count, n)
         if inner == 1 and count == SIDE:
             widen(parameters + SHIFT * stride + s, shift, SIDE)
-            settle_side(s1 + s, s2 + s, n, p.eps, p.centered, shift, &moments, &settled, &far)
+            settle_side(s1 + s, s2 + s, n, p.eps, p.centered, shift, far, &moments, &settled, &again)
         else:
             for j in range(count):
                 t1[j] = group_total(s1, NULL, (s + j) * inner, (s + j + 1) * inner, parameters[0]).high
                 t2[j] = group_total(s2, NULL, (s + j) * inner, (s + j + 1) * inner, parameters[0]).high
                 shift[j] = parameters[SHIFT * stride + (s + j) * inner]
-            settle_side(t1, t2, n, p.eps, p.centered, shift, &moments, &settled, &far)
+            settle_side(t1, t2, n, p.eps, p.centered, shift, far, &moments, &settled, &again)
         store_groups(&settled, groups + s if count == SIDE else few)
         if population != NULL:
             store_population(&moments, n, population + s if count == SIDE else few_population)
@@ -372,11 +376,11 @@ cdef inline int close_floats(
             for j in range(count):
                 if n[j] == 0:
                     clear_group(groups + s + j, population + s + j if population != NULL else NULL)
-        if far:
+        if again:
             for j in range(count):
-                if is_far(moments.mean[j] - shift[j], moments.variance[j]):
+                if is_far(moments.mean[j] - shift[j], moments.variance[j], far):
                     set_shift(p, s + j, parameters, <float>moments.mean[j], <float>1)
-                    state = UNDECIDED
+                    state = UNDECIDED | SHIFTED
         s += SIDE
     return state
 
@@ -587,14 +591,12 @@ cdef void start_task(void* arguments, Py_ssize_t number) noexcept nogil:
     cdef Forward* p = <Forward*>arguments
     cdef Unit unit = unit_of(&p.layout, &p.view, number)
     cdef Py_ssize_t at = unit.outer * PARAMETERS * p.layout.stride
-    cdef Py_ssize_t base = unit.outer * p.layout.size
-    cdef const unsigned char* mask = p.mask + base if p.mask != NULL else NULL
     p.states[number] = UNDECIDED
     p.attempts[number] = 0
     if p.double_precision:
-        start_unit(p, &unit, <const double*>p.x + base, mask, <double*>p.parameters + at)
+        start_unit(&p.layout, &unit, <double*>p.parameters + at)
     else:
-        start_unit(p, &unit, <const float*>p.x + base, mask, <float*>p.parameters + at)
+        start_unit(&p.layout, &unit, <float*>p.parameters + at)
 
 
 cdef void sum_task(void* arguments, Py_ssize_t task) noexcept nogil:

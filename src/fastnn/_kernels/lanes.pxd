@@ -161,18 +161,26 @@ cdef inline void add_product(double* high, double* low, dd a, dd b, floating exa
         add_term(high, low, p, example)
 
 
-cdef inline void add_number(double* high, double* low, double a) noexcept nogil:
-    # plain numbers, in double-double
-    cdef dd s = two_sum(high[0], a)
-    high[0] = s.high
-    low[0] += s.low
+cdef inline void add_number(double* high, double* low, double a, floating example) noexcept nogil:
+    # plain numbers, of double data in double-double
+    cdef dd s
+    if floating is float:
+        high[0] += a
+    else:
+        s = two_sum(high[0], a)
+        high[0] = s.high
+        low[0] += s.low
 
 
-cdef inline void add_product_of_numbers(double* high, double* low, double a, double b) noexcept nogil:
-    cdef dd p = dd_product(a, b)
-    cdef dd s = two_sum(high[0], p.high)
-    high[0] = s.high
-    low[0] += s.low + p.low
+cdef inline void add_product_of_numbers(double* high, double* low, double a, double b, floating example) noexcept nogil:
+    cdef dd p, s
+    if floating is float:
+        high[0] = multiply_add(a, b, high[0])
+    else:
+        p = dd_product(a, b)
+        s = two_sum(high[0], p.high)
+        high[0] = s.high
+        low[0] += s.low + p.low
 
 
 # ---- many sums side by side, one array of high and one of low parts (for double data) ------------------------------

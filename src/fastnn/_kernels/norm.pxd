@@ -156,8 +156,9 @@ cdef inline void find_moments(
     const double* s1, const double* s2, const double* n, double eps, bint centered, const double* shift,
     Moments* moments,
 ) noexcept nogil:
-    # from s1 = Σ(x − shift), s2 = Σ(x − shift)² with a shift among the data. The square of the mean's distance from it
-    # is at most n times the variance, so the difference keeps 53 − log₂n bits.
+    # From s1 = Σ(x − shift), s2 = Σ(x − shift)² with a shift among the data, or another that is not far from the mean.
+    # The square of the mean's distance from one among the data is at most n times the variance, so the difference
+    # keeps 53 − log₂n bits.
     cdef Py_ssize_t j
     cdef double lo, variance, each
     for j in range(SIDE):
