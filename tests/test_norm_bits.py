@@ -209,3 +209,26 @@ def test_results_that_bypass_the_caches(dtype, channels):
     for k in range(samples):
         for large, small in zip(whole, run(x[k : k + 1], dy[k : k + 1])):
             np.testing.assert_array_equal(large[k : k + 1], small)
+
+
+@pytest.mark.parametrize("pixels", [53_248, 53_249])
+def test_channels_that_bypass_the_caches(pixels):
+    """Likewise the channels of large images, whether each of them fills whole cache lines or not."""
+    rng = np.random.default_rng(6)
+    x, dy = rng.standard_normal((2, 5, 16, pixels), np.float32)
+    weight, bias, mean = rng.standard_normal((3, 16), np.float32)
+
+    def run(channels):
+        part, upstream = np.ascontiguousarray(x[:, channels]), np.ascontiguousarray(dy[:, channels])
+        for training in (True, False):
+            m, w = mean[channels].copy(), weight[channels]
+            y, context = F.batch_norm_forward(part, m, m * m + 1, w, bias[channels], training)
+            dx, dweight, dbias = F.batch_norm_backward(upstream, context)
+            yield from (y, dx, m[None, :, None], dweight[None, :, None], dbias[None, :, None])
+
+    assert 2 * x.nbytes > 32 << 20
+    whole = list(run(slice(None)))
+    for first in range(0, 16, 4):
+        channels = slice(first, first + 4)
+        for large, small in zip(whole, run(channels), strict=True):
+            np.testing.assert_array_equal(large[:, channels], small)

@@ -7,8 +7,8 @@ from fastnn._kernels.lanes cimport WIDE, dd
 from fastnn._kernels.norm cimport LINE, Group, claim_lines, offset_of
 from fastnn._kernels.rows cimport LANES
 from fastnn._kernels.vectors cimport (
-    VECTOR, add, add16, d8, f16, fma8, fma16, lanes_from, load16, multiply16, spread, spread16, store16, subtract16,
-    total, widen,
+    VECTOR, add, add16, d8, f16, fma8, fma16, lanes_from, load16, multiply16, spread, spread16, store16, stream16,
+    subtract16, total, widen,
 )
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
@@ -167,16 +167,19 @@ cdef inline apart multiply_runs(
     sum_all(dy, x, result, count, n, NULL, shift, s1, s2)
 
 
-# The same of a stretch.
+# The same of a stretch; `jump` leads from its end to the one that is read next.
 
 cdef inline apart sum_stretch(
-    const float* x, const float* result, Py_ssize_t count, Py_ssize_t n,
-    Py_ssize_t jump,            # from the end of this stretch to the one that is read next
-    const double* shift, dd* s1, dd* s2,
+    const float* x, const float* result, Py_ssize_t count, Py_ssize_t n, Py_ssize_t jump, const double* shift, dd* s1,
+    dd* s2,
 ) noexcept nogil:
     cdef Ahead ahead
     ahead.distance, ahead.jump = min(<Py_ssize_t>AHEAD, count * n), jump
-    sum_all(NULL, x, result, count, n, &ahead, shift, s1, s2)
+    if n < 2 * LANES:
+        fetch(x + count * n + jump, ahead.distance * 4)
+        sum_runs(x, NULL, count, n, shift, s1, s2)
+    else:
+        sum_all(NULL, x, result, count, n, &ahead, shift, s1, s2)
 
 
 cdef inline apart multiply_stretch(
@@ -185,7 +188,12 @@ cdef inline apart multiply_stretch(
 ) noexcept nogil:
     cdef Ahead ahead
     ahead.distance, ahead.jump = min(<Py_ssize_t>AHEAD, count * n), jump
-    sum_all(dy, x, result, count, n, &ahead, shift, s1, s2)
+    if n < 2 * LANES:
+        fetch(dy + count * n + jump, ahead.distance * 4)
+        fetch(x + count * n + jump, ahead.distance * 4)
+        multiply_runs(dy, x, NULL, count, n, shift, s1, s2)
+    else:
+        sum_all(dy, x, result, count, n, &ahead, shift, s1, s2)
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -223,6 +231,17 @@ cdef inline inlined apply_one(
         store16(y + i, value(a, x + i, weight + i if weight != NULL else NULL, bias + i if bias != NULL else NULL))
         i += VECTOR
     store16(y + last, end)
+
+
+cdef inline inlined stream_affine(
+    const float* x, float* y, Py_ssize_t n, double shift, double factor, double offset,
+) noexcept nogil:
+    # past the caches: y and n are whole cache lines
+    cdef Affine a = affine_of(shift, factor, offset)
+    cdef Py_ssize_t i = 0
+    while i < n:
+        stream16(y + i, value(a, x + i, NULL, NULL))
+        i += VECTOR
 
 
 cdef inline Affine affine_of(double shift, double factor, double offset) noexcept nogil:
@@ -278,29 +297,63 @@ cdef inline f16 gradient(Gradient a, const float* dy, const float* x) noexcept n
     return fma16(load16(dy), a.factor, fma16(subtract16(load16(x), a.shift), a.c2, a.c1))
 
 
+cdef inline Gradient gradient_of(double shift, double factor, double c1, double c2) noexcept nogil:
+    cdef Gradient a
+    a.shift, a.factor = spread16(<float>shift), spread16(<float>factor)
+    a.c1, a.c2 = spread16(<float>c1), spread16(<float>c2)
+    return a
+
+
+cdef inline inlined stream_gradient(
+    const float* dy, const float* x, float* dx, Py_ssize_t n, double shift, double factor, double c1, double c2,
+) noexcept nogil:
+    # past the caches: dx and n are whole cache lines
+    cdef Gradient a = gradient_of(shift, factor, c1, c2)
+    cdef Py_ssize_t i = 0
+    while i < n:
+        stream16(dx + i, gradient(a, dy + i, x + i))
+        i += VECTOR
+
+
 cdef inline inlined gradient_one(
     const float* dy, const float* x, float* dx, Py_ssize_t n, double shift, double factor, double c1, double c2,
 ) noexcept nogil:
     # n ≥ VECTOR
-    cdef Gradient a
+    cdef Gradient a = gradient_of(shift, factor, c1, c2)
     cdef Py_ssize_t last = n - VECTOR
     cdef Py_ssize_t i = 0
-    cdef f16 end
-    a.shift, a.factor = spread16(<float>shift), spread16(<float>factor)
-    a.c1, a.c2 = spread16(<float>c1), spread16(<float>c2)
-    end = gradient(a, dy + last, x + last)
+    cdef f16 end = gradient(a, dy + last, x + last)
     while i < last:
         store16(dx + i, gradient(a, dy + i, x + i))
         i += VECTOR
     store16(dx + last, end)
 
 
-cdef inline apart multiply_by(const float* dy, float* dx, Py_ssize_t n, float by) noexcept nogil:
-    # n ≥ VECTOR
+cdef inline inlined multiply_by(const float* dy, float* dx, Py_ssize_t n, float by, bint streamed) noexcept nogil:
+    # n ≥ VECTOR; `streamed`, a constant where this is inlined: past the caches, dx and n are whole cache lines
     cdef f16 factor = spread16(by)
     cdef Py_ssize_t last = n - VECTOR
     cdef Py_ssize_t i = 0
-    while i < last:
+    while streamed and i < n:
+        stream16(dx + i, multiply16(load16(dy + i), factor))
+        i += VECTOR
+    while not streamed and i < last:
         store16(dx + i, multiply16(load16(dy + i), factor))
         i += VECTOR
-    store16(dx + last, multiply16(load16(dy + last), factor))
+    if not streamed:
+        store16(dx + last, multiply16(load16(dy + last), factor))
+
+
+cdef inline apart multiply_all(
+    const float* dy,            # IN   (count, n)
+    float* dx,                  # OUT  likewise
+    Py_ssize_t count, Py_ssize_t n,
+    const float* factors,       # IN   (count)
+    bint streamed,
+) noexcept nogil:
+    cdef Py_ssize_t r
+    for r in range(count):
+        if streamed:
+            multiply_by(dy + r * n, dx + r * n, n, factors[r], True)
+        else:
+            multiply_by(dy + r * n, dx + r * n, n, factors[r], False)

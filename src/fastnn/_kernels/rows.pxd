@@ -9,29 +9,36 @@ from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport (
     WIDE, WideSum, add_product, add_term, dd, dd_add, exact_deviation, two_sum,
 )
-from fastnn._kernels.norm cimport View, claim_lines
+from fastnn._kernels.norm cimport LINE, View, claim_lines
+from fastnn._kernels.streaming cimport STREAM_BYTES
 
 cdef enum:
     LANES = 32
     # groups taken together at the most: enough to hide the latency of roots and quotients
     BATCH = 64
-    # bytes of one array that a batch of groups may fill: the first-level cache holds groups of one run, which are
-    # read and written at once; the second level holds groups of several runs
+    # bytes that a batch of groups may fill: groups of one run, which are read and written at once, of each operand in
+    # the first-level cache; groups of several runs, with their results, in the second level
     NEAR = 24576
-    FAR = 131072
+    FAR = 655360
     # elements that a thread claims at a time, at least
     BLOCK = 16384
 
 
-cdef inline Py_ssize_t batch_of(View* view, Py_ssize_t itemsize) noexcept nogil:
-    # groups of one batch
+cdef inline Py_ssize_t batch_of(View* view, Py_ssize_t itemsize, Py_ssize_t operands) noexcept nogil:
+    # groups of one batch. The more of them, the longer are the neighbouring runs that are read in one go.
     cdef Py_ssize_t bytes = view.reduced * view.inner * itemsize
-    return max(<Py_ssize_t>1, min(<Py_ssize_t>BATCH, (NEAR if view.reduced == 1 else FAR) // bytes))
+    cdef Py_ssize_t fitting = NEAR // (operands * bytes) if view.reduced == 1 else FAR // ((operands + 1) * bytes)
+    return max(<Py_ssize_t>1, min(<Py_ssize_t>BATCH, fitting))
 
 
 cdef inline Py_ssize_t block_of(View* view, Py_ssize_t batch) noexcept nogil:
     # groups that a thread claims: whole batches
     return batch * max(<Py_ssize_t>1, BLOCK // (batch * view.reduced * view.inner))
+
+
+cdef inline bint may_stream(const void* result, View* view, double moved) noexcept nogil:
+    # whether a result of float data goes past the caches: the call moves more than they hold, and runs are whole lines
+    return moved > STREAM_BYTES and <size_t>result % LINE == 0 and view.inner * sizeof(float) % LINE == 0
 
 
 cdef inline Py_ssize_t jump_after(View* view, Py_ssize_t a, Py_ssize_t elements) noexcept nogil:

@@ -27,8 +27,9 @@ from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, dd, dd_add, dd_scale
 from fastnn._kernels.norm cimport DISTANT, Group, Means, View, count_of, deviation, means_of, start_of
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.row_floats cimport gradient_one, multiply_by, multiply_runs, multiply_stretch
-from fastnn._kernels.rows cimport BATCH, batch_of, block_of, jump_after, run_products
+from fastnn._kernels.row_floats cimport gradient_one, multiply_all, multiply_runs, multiply_stretch, stream_gradient
+from fastnn._kernels.rows cimport BATCH, batch_of, block_of, jump_after, may_stream, run_products
+from fastnn._kernels.streaming cimport stream_end
 from fastnn._kernels.vectors cimport VECTOR
 
 __all__ = ["rows_backward"]
@@ -54,6 +55,7 @@ cdef struct Backward:
     bint constant               # the statistics do not depend on x
     bint double_precision
     bint distant                # the result does not fit a near cache
+    bint streamed               # nor any
     Py_ssize_t batch            # groups
     Py_ssize_t block            # groups
     dd* segments                # OUT  (O · S, entries, 2): Σdy, Σdy·x̂
@@ -98,6 +100,7 @@ cdef inline void batch_sums(
     cdef dd sums[BATCH]
     cdef dd products[BATCH]
     cdef double shift[BATCH]
+    cdef floating factors[BATCH]
     cdef const Group* group
     cdef Py_ssize_t first, last, s, a, at
     cdef bint plain
@@ -112,6 +115,9 @@ cdef inline void batch_sums(
             group = p.groups + g + (s // p.entries if p.entries > 1 else s)
             shift[s - first] = group.shift
             plain = plain and group.scale == 1
+            if p.constant:
+                factors[s - first] = <floating>(
+                    weight_of(p, g + s // p.entries, s % p.entries, x[0]) * group.rstd * group.scale)
         for a in range(p.view.reduced):
             at = a * stride + first * p.length
             if floating is float and plain and p.view.reduced == 1:
@@ -128,12 +134,8 @@ cdef inline void batch_sums(
                         dy + at, x + at, dx + at if p.distant else NULL, p.length, shift[s - first],
                         p.groups[g + s // p.entries].scale, sums + s - first, products + s - first)
             if p.constant:
-                for s in range(first, last):
-                    group = p.groups + g + s // p.entries
-                    at = a * stride + s * p.length
-                    scaled_run(
-                        dy + at, dx + at, p.length,
-                        weight_of(p, g + s // p.entries, s % p.entries, x[0]) * group.rstd * group.scale)
+                at = a * stride + first * p.length
+                scale_runs(dy + at, dx + at, last - first, p.length, factors, p.streamed)
         for s in range(first, last):
             close_segment(
                 sums[s - first], products[s - first], p.groups + g + s // p.entries,
@@ -143,13 +145,17 @@ cdef inline void batch_sums(
 
 # ---- the input's gradient --------------------------------------------------------------------------------------------
 
-cdef inline void scaled_run(const floating* dy, floating* dx, Py_ssize_t n, double factor) noexcept nogil:
-    cdef Py_ssize_t i
+cdef inline void scale_runs(
+    const floating* dy, floating* dx, Py_ssize_t count, Py_ssize_t n, const floating* factors, bint streamed,
+) noexcept nogil:
+    # neighbouring runs of n elements; `streamed` only of n ≥ VECTOR
+    cdef Py_ssize_t r, i
     if floating is float and n >= VECTOR:
-        multiply_by(dy, dx, n, <float>factor)
+        multiply_all(dy, dx, count, n, factors, streamed)
         return
-    for i in range(n):
-        dx[i] = dy[i] * <floating>factor
+    for r in range(count):
+        for i in range(r * n, (r + 1) * n):
+            dx[i] = dy[i] * factors[r]
 
 
 cdef inline inlined gradient_chunk(
@@ -214,10 +220,15 @@ cdef inline apart segment_run(
 
 
 cdef inline apart gradient_runs(
-    const float* dy, const float* x, float* dx, Py_ssize_t count, Py_ssize_t n, const Line* lines,
+    const float* dy, const float* x, float* dx, Py_ssize_t count, Py_ssize_t n, const Line* lines, bint streamed,
 ) noexcept nogil:
     # neighbouring runs of n ≥ VECTOR elements, unscaled
     cdef Py_ssize_t r, at
+    if streamed:
+        for r in range(count):
+            at = r * n
+            stream_gradient(dy + at, x + at, dx + at, n, lines[r].shift, lines[r].factor, lines[r].c1, lines[r].c2)
+        return
     for r in range(count):
         at = r * n
         gradient_one(dy + at, x + at, dx + at, n, lines[r].shift, lines[r].factor, lines[r].c1, lines[r].c2)
@@ -263,7 +274,7 @@ cdef inline void batch_gradients(
         scaled = scaled or lines[r].scale != 1
     if floating is float and p.length >= VECTOR and mask == NULL and not scaled and p.entries == 1:
         for a in range(p.view.reduced - 1, -1, -1):     # what was read last is nearest
-            gradient_runs(dy + a * stride, x + a * stride, dx + a * stride, count, p.length, lines)
+            gradient_runs(dy + a * stride, x + a * stride, dx + a * stride, count, p.length, lines, p.streamed)
         return
     for a in range(p.view.reduced):
         for r in range(count):
@@ -300,6 +311,8 @@ cdef void backward_block(void* arguments, Py_ssize_t block) noexcept nogil:
         backward_groups(p, first, last, <const double*>p.dy, <const double*>p.x, <double*>p.dx)
     else:
         backward_groups(p, first, last, <const float*>p.dy, <const float*>p.x, <float*>p.dx)
+    if p.streamed:
+        stream_end()
 
 
 cdef inline void put(void* target, Py_ssize_t at, dd value, bint double_precision) noexcept nogil:
@@ -331,8 +344,9 @@ cdef void run_backward(Backward* p) noexcept nogil:
     cdef Py_ssize_t groups = p.view.outer * p.view.groups
     cdef Py_ssize_t itemsize = 8 if p.double_precision else 4
     cdef double work = 3.0 * groups * p.view.reduced * p.view.inner * itemsize
-    p.distant = work >= DISTANT
-    p.batch = batch_of(&p.view, 2 * itemsize)
+    p.streamed = not p.double_precision and p.entries == 1 and may_stream(p.dx, &p.view, work)
+    p.distant = work >= DISTANT and not p.streamed
+    p.batch = batch_of(&p.view, itemsize, 2)
     p.block = block_of(&p.view, p.batch)
     parallel_for(backward_block, p, (groups + p.block - 1) // p.block, work)
     if p.dweight != NULL:

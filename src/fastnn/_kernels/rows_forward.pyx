@@ -31,8 +31,9 @@ from fastnn._kernels.norm cimport (
     deviation, first_counted, normalized, offset_of, scale_of, settle_sums, start_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.row_floats cimport apply_affine, apply_own_runs, sum_runs, sum_stretch
-from fastnn._kernels.rows cimport BATCH, BLOCK, batch_of, block_of, jump_after, run_sums
+from fastnn._kernels.row_floats cimport apply_affine, apply_own_runs, stream_affine, sum_runs, sum_stretch
+from fastnn._kernels.rows cimport BATCH, BLOCK, batch_of, block_of, jump_after, may_stream, run_sums
+from fastnn._kernels.streaming cimport stream_end
 from fastnn._kernels.vectors cimport VECTOR
 
 cnp.import_array()
@@ -75,7 +76,9 @@ cdef struct Forward:
     bint double_precision
     Py_ssize_t length           # I / entries
     bint shared                 # a group has one weight and one bias
+    bint simple                 # and all lines are folded and unscaled, with given statistics
     bint distant                # the result does not fit a near cache
+    bint streamed               # nor any
     Py_ssize_t batch            # groups
     Py_ssize_t block            # groups, or runs where the statistics are given
     # In a plan, where blocks are contiguous: applied to each while it is in cache.
@@ -384,10 +387,14 @@ cdef inline bint shared_and_simple(Forward* p, Py_ssize_t count, const Line* lin
 
 
 cdef inline apart apply_lines(
-    const float* x, float* y, Py_ssize_t count, Py_ssize_t n, const Line* lines,
+    const float* x, float* y, Py_ssize_t count, Py_ssize_t n, const Line* lines, bint streamed,
 ) noexcept nogil:
     # neighbouring runs, folded and unscaled
     cdef Py_ssize_t r
+    if streamed:
+        for r in range(count):
+            stream_affine(x + r * n, y + r * n, n, lines[r].shift, lines[r].factor, lines[r].offset)
+        return
     for r in range(count):
         apply_affine(x + r * n, y + r * n, n, lines[r].shift, lines[r].factor, lines[r].offset)
 
@@ -421,7 +428,8 @@ cdef inline void forward_batch(
             lines[r] = group_line(p, g + r, groups + r, x[0])
         if floating is float and shared_and_simple(p, count, lines):
             for a in range(p.view.reduced - 1, -1, -1):     # what was read last is nearest
-                apply_lines(x + start + a * stride, y + start + a * stride, count, p.view.inner, lines)
+                at = start + a * stride
+                apply_lines(x + at, y + at, count, p.view.inner, lines, p.streamed)
             return
     if floating is float and own_and_unscaled(p, count, groups):
         apply_own_runs(
@@ -448,17 +456,22 @@ cdef inline void forward_groups(
 cdef inline void forward_runs(
     Forward* p, Py_ssize_t first, Py_ssize_t last, const floating* x, floating* y,
 ) noexcept nogil:
-    # runs in the order of memory, with given statistics
-    cdef Py_ssize_t run
-    cdef Py_ssize_t s = first % p.view.groups
-    cdef Py_ssize_t outer = first // (p.view.reduced * p.view.groups)
-    cdef Py_ssize_t g
-    for run in range(first, last):
-        if run >= (outer + 1) * p.view.reduced * p.view.groups:
-            outer += 1
-        g = outer * p.view.groups + s
-        apply_run(p, g, x + run * p.view.inner, y + run * p.view.inner, p.groups + g, p.lines + g)
-        s = s + 1 if s + 1 < p.view.groups else 0
+    # runs in the order of memory, with given statistics; those of all groups of one sample go together
+    cdef Py_ssize_t run = first
+    cdef Py_ssize_t s, g, count, r, at
+    while run < last:
+        s = run % p.view.groups
+        g = run // (p.view.reduced * p.view.groups) * p.view.groups + s
+        count = min(last - run, p.view.groups - s)
+        at = run * p.view.inner
+        if floating is float and p.simple:
+            apply_lines(x + at, y + at, count, p.view.inner, p.lines + g, p.streamed)
+        else:
+            for r in range(count):
+                apply_run(
+                    p, g + r, x + at + r * p.view.inner, y + at + r * p.view.inner, p.groups + g + r,
+                    p.lines + g + r)
+        run += count
 
 
 cdef inline void finish_runs(Forward* p, Py_ssize_t first, Py_ssize_t last, floating example) noexcept nogil:
@@ -492,6 +505,8 @@ cdef void forward_block(void* arguments, Py_ssize_t block) noexcept nogil:
         forward_groups(p, first, last, <const double*>p.x, <double*>p.y)
     else:
         forward_groups(p, first, last, <const float*>p.x, <float*>p.y)
+    if p.streamed:
+        stream_end()
     finish_block(p, first, last)
 
 
@@ -509,6 +524,8 @@ cdef void given_block(void* arguments, Py_ssize_t block) noexcept nogil:
         forward_runs(p, first, last, <const double*>p.x, <double*>p.y)
     else:
         forward_runs(p, first, last, <const float*>p.x, <float*>p.y)
+    if p.streamed:
+        stream_end()
     finish_block(p, first, last)
 
 
@@ -522,15 +539,21 @@ cdef void run_forward(Forward* p, loop each) noexcept nogil:
     p.length = p.view.inner // p.entries
     p.distant = work >= DISTANT and p.x != p.y
     p.shared = p.entries == 1 or (p.weight == NULL and p.bias == NULL)
+    p.streamed = (
+        p.distant and p.shared and not p.double_precision and p.residual == NULL and p.finish.apply == NULL
+        and may_stream(p.y, &p.view, work))
+    p.distant = p.distant and not p.streamed
+    p.simple = False
     if p.given:
         if p.shared and p.double_precision:
             fill_lines(p, groups, <double>0)
         elif p.shared:
             fill_lines(p, groups, <float>0)
+            p.simple = shared_and_simple(p, groups, p.lines)
         p.block = max(<Py_ssize_t>1, BLOCK // p.view.inner)
         each(given_block, p, (runs + p.block - 1) // p.block, work)
     else:
-        p.batch = batch_of(&p.view, itemsize)
+        p.batch = batch_of(&p.view, itemsize, 1)
         p.block = block_of(&p.view, p.batch)
         each(forward_block, p, (groups + p.block - 1) // p.block, work)
 
