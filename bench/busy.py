@@ -26,18 +26,24 @@ def compete(processor: int) -> None:
         pass
 
 
-def once(call: Callable[[], object], threads: int, pause: float) -> float:
-    """Seconds for a call, the mean of a round."""
+def timed(call: Callable[[], object], threads: int) -> float:
     fastnn.set_num_threads(threads)
-    clock, times = time.perf_counter, []
-    end = clock() + SECONDS
-    while clock() < end:
-        start = clock()
-        call()
-        times.append(clock() - start)
-        if pause:
-            time.sleep(pause)
-    return mean(times)
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def once(call: Callable[[], object], threads: int, pause: float) -> tuple[float, float]:
+    """Seconds for a call with one and with all threads, means of a round. Calls after pauses take turns one by one."""
+    times: dict[int, list[float]] = {1: [], threads: []}
+    for turn in [(1, threads)] if pause else [(1,), (threads,)]:
+        end = time.perf_counter() + SECONDS * len(turn)
+        while time.perf_counter() < end:
+            for n in turn:
+                if pause:
+                    time.sleep(pause)
+                times[n].append(timed(call, n))
+    return mean(times[1]), mean(times[threads])
 
 
 def main() -> None:
@@ -62,10 +68,7 @@ def main() -> None:
         time.sleep(0.5 if where else 0)
         for name, call in calls.items():
             for pause in (0.0, 0.001):
-                one, all_ = [], []
-                for _ in range(rounds):
-                    one.append(once(call, 1, pause))
-                    all_.append(once(call, threads, pause))
+                one, all_ = zip(*(once(call, threads, pause) for _ in range(rounds)), strict=True)
                 label = ",".join(map(str, where)) or "none"
                 print(
                     f"{name:24}{label:>12}{pause * 1e3:>5.0f} ms{mean(one) * 1e6:>10.1f}{mean(all_) * 1e6:>11.1f}"

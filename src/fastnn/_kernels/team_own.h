@@ -83,6 +83,7 @@ struct team_worker {
 
 static struct {
     _Atomic int members;   /* the callers' place and the workers there are */
+    _Atomic int awake;     /* workers that run or have been called */
     _Atomic int refused;   /* whether the system gave no more threads */
     _Atomic int64_t alone; /* nanoseconds of work that callers have done beside sleeping workers since they last called */
     _Atomic int64_t patience;
@@ -103,6 +104,7 @@ static void team_make_bed(struct team_bed *bed)
 static void team_reset(void)
 {
     atomic_store(&team.members, 1);
+    atomic_store(&team.awake, 0);
     atomic_store(&team.refused, 0);
     atomic_store(&team.alone, 0);
     atomic_store(&team.patience, TEAM_PATIENCE);
@@ -144,11 +146,18 @@ static void team_wake(struct team_bed *bed)
     pthread_cond_signal(&bed->cond);
 }
 
-static void team_call(int member)
+/* A worker is asleep no more; whether it was. */
+static int team_rouse(int member)
 {
     int asleep = 1;
-    if (atomic_compare_exchange_strong(&team.workers[member].asleep, &asleep, 0))
-        team_wake(&team.workers[member].bed);
+    if (!atomic_compare_exchange_strong(&team.workers[member].asleep, &asleep, 0)) return 0;
+    atomic_fetch_add(&team.awake, 1);
+    return 1;
+}
+
+static void team_call(int member)
+{
+    if (team_rouse(member)) team_wake(&team.workers[member].bed);
 }
 
 /* Whether to call sleeping workers to a job that one thread would do in so many nanoseconds. */
@@ -226,9 +235,10 @@ static void *team_work(void *number)
             }
         /* A last look after saying so. A job missed all the same, whose caller had looked for sleepers before, does
            without this worker: see (A). */
+        atomic_fetch_sub(&team.awake, 1);
         atomic_store(&self->asleep, 1);
         if (team_help(member)) { /* opened before its caller could see that this one sleeps */
-            atomic_store(&self->asleep, 0);
+            team_rouse(member);
             continue;
         }
         pthread_mutex_lock(&self->bed.mutex);
@@ -262,7 +272,9 @@ static void team_grow(int members)
         atomic_store(&worker->brought, 0);
         atomic_store(&worker->job, NULL);
         team_make_bed(&worker->bed);
+        atomic_fetch_add(&team.awake, 1);
         if (pthread_create(&thread, &attributes, team_work, (void *)(intptr_t)k)) {
+            atomic_fetch_sub(&team.awake, 1);
             atomic_store(&team.refused, 1);
             break;
         }
@@ -282,13 +294,6 @@ static struct team_job *team_free_job(void)
             return &team.jobs[j];
     }
     return NULL;
-}
-
-static int team_sleeps(int members)
-{
-    for (int k = 1; k < members; k++)
-        if (atomic_load(&team.workers[k].asleep)) return 1;
-    return 0;
 }
 
 /* Spins until nobody is inside, or for a while; whether nobody is. */
@@ -343,7 +348,11 @@ static void team_run(team_task function, void *arguments, ptrdiff_t blocks, int 
     if (members > TEAM_MOST) members = TEAM_MOST;
     team_grow(members);
     if (members > atomic_load(&team.members)) members = atomic_load(&team.members);
-    struct team_job *job = members > 1 ? team_free_job() : NULL;
+    /* Where nobody can come there is no job: after a pause, when nothing of it is in a cache, it would cost half a
+       microsecond. */
+    const int awake = atomic_load(&team.awake);
+    const int calling = awake < members - 1 && team_impatient(expected) && !place_single();
+    struct team_job *job = awake || calling ? team_free_job() : NULL;
     if (!job) {
         team_alone(function, arguments, blocks, backward);
         return;
@@ -357,7 +366,6 @@ static void team_run(team_task function, void *arguments, ptrdiff_t blocks, int 
     atomic_store_explicit(&job->helped, 0, memory_order_relaxed);
     atomic_store_explicit(&job->called, members, memory_order_relaxed);
     int64_t start = 0, called = 0;
-    const int calling = team_sleeps(members) && team_impatient(expected) && !place_single();
     atomic_store(&job->door, TEAM_OPEN); /* first: who wakes up where the caller runs is to see that it must leave */
     if (calling) {
         start = team_clock();
