@@ -7,8 +7,8 @@
          processor is slow, that takes longer than the work.
      (B) Sleeping workers are called when callers have worked alone for about as long as a call costs, over however many
          jobs, the one at hand included: short jobs far apart wake nobody, in a row of them the workers are soon awake,
-         and calling never costs more than the work. A call that costs more than the help it brings doubles the patience.
-         Where the process has been confined to one processor, nobody is called.
+         and calling never costs more than the work. A call that costs more than the help it brings doubles the
+         patience, one that pays halves it. Where the process has been confined to one processor, nobody is called.
      (C) All callers share one team. Each has a job of its own, and workers enter any that is open: n Python threads that
          call at once add members − 1 threads, not n times as many. Without a free job a caller works alone.
      (D) Each member has a share of neighbouring blocks and claims them one by one; when its own are gone, it claims those
@@ -380,7 +380,8 @@ static void team_run(team_task function, void *arguments, ptrdiff_t blocks, int 
        call comes of an earlier one, after which the jobs followed each other. */
     if (helped && (!calling || (double)(team_clock() - called) * helped > (double)(called - start) * (blocks - helped))) {
         atomic_store_explicit(&team.alone, 0, memory_order_relaxed);
-        atomic_store_explicit(&team.patience, TEAM_PATIENCE, memory_order_relaxed);
+        const int64_t less = atomic_load_explicit(&team.patience, memory_order_relaxed) / 4;
+        atomic_store_explicit(&team.patience, less > TEAM_PATIENCE ? less : TEAM_PATIENCE, memory_order_relaxed);
     }
     atomic_store_explicit(&job->taken, 0, memory_order_release);
 }
