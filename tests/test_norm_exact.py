@@ -242,6 +242,21 @@ def test_every_upstream_gradient(layout, dtype):
     assert not bad
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["columns", "grouped columns"])
+def test_all_families_side_by_side(layout, dtype):
+    """As many groups as are cut into several panels, of which some are summed again or in units of their own."""
+    needs_resolution(dtype)
+    rng = generator(layout)
+    families = [family for family, (_, eps) in FAMILIES.items() if eps == 1e-5]
+    x = np.concatenate([data(family, rng, 130, 200, dtype) for family in families])
+    errors = excess(layout, x, 1e-5, rng)
+    assert not errors
+    some = rng.permutation(len(x))[:700]
+    some[: len(some) // 2].sort()
+    assert not excess(layout, x[some], 1e-5, rng)
+
+
 # ---- exact statements ------------------------------------------------------------------------------------------------
 
 

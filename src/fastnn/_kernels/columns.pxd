@@ -3,7 +3,8 @@
 # Narrow arrays are seen as wider ones: `fold` rows side by side are one row of fold·S·I lanes, so that the registers
 # are full; the lanes of one column are added up at the end, in order. The rows that do not fill a wide one are the
 # rest. Rows are cut into blocks and lanes into panels of whole groups by the shape alone; a panel of one outer index is
-# a unit, which nothing connects with the others.
+# a unit, which nothing connects with the others. Threads share either units or blocks of whole rows: two that write
+# different panels of the same rows disturb each other.
 #
 # A sum has one double for each lane, which takes the lane's terms in the order of the rows. Differences and products of
 # float32 data are (all but) exact in double; those of float64 data come in two parts, and so do their sums.
@@ -48,6 +49,8 @@ cdef enum:
     BLOCK = 32768
     BLOCK_ROWS = 128
     BLOCKS = 64
+    # bytes that move while a column's sums become parameters
+    CLOSING = 256
     # Rows that are summed strip by strip: so many, or as many as have these elements.
     SUM_ROWS = 16
     SUM_TILE = 8192
@@ -62,7 +65,7 @@ cdef struct Layout:
     Py_ssize_t columns      # S · I
     Py_ssize_t fold         # rows side by side
     Py_ssize_t lanes        # fold · columns
-    Py_ssize_t stride       # of the rows of sums and parameters: lanes, rounded up to whole cache lines
+    Py_ssize_t stride       # of the rows of sums and parameters: lanes and some more, in whole cache lines
     Py_ssize_t rows         # whole rows of `lanes`
     Py_ssize_t rest         # lanes of the last, partial row
     Py_ssize_t block_rows
@@ -93,7 +96,7 @@ cdef inline Layout layout_of(View* view) noexcept nogil:
         elif step <= 2 * layout.fold:
             layout.fold = step
     layout.lanes = layout.fold * layout.columns
-    layout.stride = (layout.lanes + LINE - 1) // LINE * LINE
+    layout.stride = (layout.lanes + LINE - 1) // LINE * LINE + SIXTEEN      # no power of two: caches have few ways
     layout.rows = view.reduced // layout.fold
     layout.rest = view.reduced % layout.fold * layout.columns
     layout.panel = layout.lanes
@@ -116,8 +119,7 @@ cdef inline Layout layout_of(View* view) noexcept nogil:
 
 
 cdef struct Span:
-    # the rows and lanes of one block of one unit
-    Py_ssize_t unit
+    # the rows of one block, and lanes of neighbouring units that are in the same state
     Py_ssize_t outer
     Py_ssize_t block
     Py_ssize_t first_row
@@ -125,19 +127,35 @@ cdef struct Span:
     Py_ssize_t first_lane
     Py_ssize_t last_lane
     Py_ssize_t last_rest    # lanes of the partial row up to here, if this block has it, else 0
+    unsigned char state
+    Py_ssize_t next_unit
+    Py_ssize_t end_unit
 
 
-cdef inline Span span_of(Layout* layout, Py_ssize_t task) noexcept nogil:
+cdef inline Span span_of(Layout* layout, Py_ssize_t task, bint whole) noexcept nogil:
+    # a block of whole rows, or of one unit; its lanes are those of next_lanes
     cdef Span span
-    span.unit = task // layout.blocks
     span.block = task % layout.blocks
-    span.outer = span.unit // layout.panels
+    span.next_unit = task // layout.blocks * (layout.panels if whole else 1)
+    span.end_unit = span.next_unit + (layout.panels if whole else 1)
+    span.outer = span.next_unit // layout.panels
     span.first_row = min(span.block * layout.block_rows, layout.rows)
     span.last_row = min(span.first_row + layout.block_rows, layout.rows)
-    span.first_lane = span.unit % layout.panels * layout.panel
-    span.last_lane = min(span.first_lane + layout.panel, layout.lanes)
-    span.last_rest = min(span.last_lane, layout.rest) if span.block == layout.blocks - 1 else 0
     return span
+
+
+cdef inline bint next_lanes(Layout* layout, const unsigned char* states, Span* span) noexcept nogil:
+    # whether there are more
+    cdef Py_ssize_t first = span.next_unit
+    if first == span.end_unit:
+        return False
+    span.state = states[first]
+    while span.next_unit < span.end_unit and states[span.next_unit] == span.state:
+        span.next_unit += 1
+    span.first_lane = first % layout.panels * layout.panel
+    span.last_lane = min(span.first_lane + (span.next_unit - first) * layout.panel, layout.lanes)
+    span.last_rest = min(span.last_lane, layout.rest) if span.block == layout.blocks - 1 else 0
+    return True
 
 
 cdef inline Py_ssize_t rows_of(Layout* layout, Py_ssize_t left) noexcept nogil:

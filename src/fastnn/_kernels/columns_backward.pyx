@@ -2,7 +2,7 @@
 
 Design
   (A) As columns_forward: lanes, blocks, units and exact sums of columns.pxd; sums strip by strip, results row by row,
-      past the caches if the call is large; one task for each unit, or blocks shared out pass by pass.
+      past the caches if the call is large; one task for each unit, or blocks of whole rows shared out pass by pass.
   (B) The sums down each column are Σ dy and Σ dy·(x − shift): x̂ is never rounded, and Σ dy·x̂ is
       rstd·(Σ dy·(x − shift) − lo·Σ dy). They give the parameter gradients as they are, and, weighted and added over
       the columns of a group, the two means in the input's gradient.
@@ -18,9 +18,9 @@ from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, count_elements, count_groups,
-    fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks, put, repeat, rows_of, span_of, strip_of,
-    sums_of, unit_of, whole_lines, widen,
+    CLOSING, FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, count_elements,
+    count_groups, fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks, next_lanes, put, repeat,
+    rows_of, span_of, strip_of, sums_of, unit_of, whole_lines, widen,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
@@ -46,6 +46,7 @@ cdef struct Backward:
     bint summed                 # whether anybody needs the sums
     bint double_precision
     bint streamed               # the result goes past the caches
+    bint whole                  # tasks are blocks of whole rows
     double* sums                # scratch (O, blocks, rows of sums, stride): Σdy, Σdy·(x − shift)
     void* parameters            # scratch (O, PARAMETERS, stride), see below
     double* columns             # scratch (O, rows of sums, S · I): Σdy, Σdy·x̂
@@ -463,7 +464,7 @@ cdef inline void some_rows(
     cdef Py_ssize_t first = span.first_lane
     cdef Py_ssize_t at = span.outer * p.layout.size + row * lanes
     cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * p.layout.stride
-    cdef bint cold = p.scaled[span.unit]
+    cdef bint cold = span.state
     if sums:
         sum_rows(
             dy + at, x + at, dx + at if gradients else NULL, parameters, &p.layout, rows, first, last,
@@ -487,14 +488,19 @@ cdef void prepare_task(void* arguments, Py_ssize_t number) noexcept nogil:
         prepare(p, number, &unit, <float*>p.parameters + at)
 
 
+cdef inline void rows_task(Backward* p, Py_ssize_t task, bint sums, bint gradients) noexcept nogil:
+    cdef Span span = span_of(&p.layout, task, p.whole)
+    while next_lanes(&p.layout, p.scaled, &span):
+        if p.double_precision:
+            span_rows(p, &span, <const double*>p.dy, <const double*>p.x, <double*>p.dx, sums, gradients)
+        else:
+            span_rows(p, &span, <const float*>p.dy, <const float*>p.x, <float*>p.dx, sums, gradients)
+
+
 cdef void sum_task(void* arguments, Py_ssize_t task) noexcept nogil:
     # with constant statistics the gradients too
     cdef Backward* p = <Backward*>arguments
-    cdef Span span = span_of(&p.layout, task)
-    if p.double_precision:
-        span_rows(p, &span, <const double*>p.dy, <const double*>p.x, <double*>p.dx, p.summed, p.constant)
-    else:
-        span_rows(p, &span, <const float*>p.dy, <const float*>p.x, <float*>p.dx, p.summed, p.constant)
+    rows_task(p, task, p.summed, p.constant)
 
 
 cdef void close_task(void* arguments, Py_ssize_t number) noexcept nogil:
@@ -509,11 +515,7 @@ cdef void close_task(void* arguments, Py_ssize_t number) noexcept nogil:
 
 cdef void gradient_task(void* arguments, Py_ssize_t task) noexcept nogil:
     cdef Backward* p = <Backward*>arguments
-    cdef Span span = span_of(&p.layout, task)
-    if p.double_precision:
-        span_rows(p, &span, <const double*>p.dy, <const double*>p.x, <double*>p.dx, False, True)
-    else:
-        span_rows(p, &span, <const float*>p.dy, <const float*>p.x, <float*>p.dx, False, True)
+    rows_task(p, task, False, True)
 
 
 cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
@@ -557,20 +559,18 @@ cdef inline void reduce_columns(Backward* p, floating* dweight, floating* dbias)
 
 cdef void run_backward(Backward* p) noexcept nogil:
     cdef Py_ssize_t units = p.layout.outer * p.layout.panels
-    cdef Py_ssize_t tasks = units * p.layout.blocks
-    cdef Py_ssize_t number
+    cdef Py_ssize_t tasks = p.layout.outer * p.layout.blocks
     cdef double bytes = 1.0 * p.layout.outer * p.layout.size * (8 if p.double_precision else 4)
+    cdef double closing = 1.0 * p.layout.outer * p.layout.columns * CLOSING
     p.streamed = may_stream(p.dx, &p.layout, 3 * bytes, 8 if p.double_precision else 4)
-    if units >= 2 * team_size(units, 3 * bytes) or p.layout.blocks == 1:
+    p.whole = p.layout.blocks > 1 and p.layout.outer < 2 * team_size(units, 3 * bytes)
+    if not p.whole:
         parallel_for(unit_task, p, units, 3 * bytes)
     else:
-        # a few units of many blocks
-        for number in range(units):
-            prepare_task(p, number)
+        parallel_for(prepare_task, p, units, closing)
         parallel_for(sum_task, p, tasks, 2 * bytes)
         if p.summed:
-            for number in range(units):
-                close_task(p, number)
+            parallel_for(close_task, p, units, closing)
         if not p.constant:
             parallel_back(gradient_task, p, tasks, 3 * bytes)
     if p.dweight != NULL and p.double_precision:

@@ -11,9 +11,9 @@ Design
   (D) Sums take some rows at a time, strip by strip: memory is read in long runs, and the sums of a strip stay in
       registers. What is left of a row beside whole strips goes in slim ones, the last of which starts early where there
       is room; its first lanes are left out. Results are written row by row: more streams at a time were slower.
-  (E) With many units, each is one task and its data stays in that core's cache between the passes; with few, blocks
-      are shared out pass by pass; in the second each thread begins where it ended in the first. What lies between the
-      passes is done by the calling thread: it takes less time than waking the others. The bits are the same.
+  (E) With many outer indices, each unit is one task and its data stays in that core's cache between the passes; with
+      few, blocks of whole rows are shared out pass by pass; in the second each thread begins where it ended in the
+      first. What lies between the passes is shared where there are many columns. The bits are the same.
   (F) Groups of float data are closed SIDE at a time, as vectors: one by one, roots and quotients took as long as the
       sums of fifty rows.
   (G) A call that moves more than the caches hold writes its result past them: that saves reading the lines first, and
@@ -26,9 +26,9 @@ from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, count_elements, count_groups,
-    fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks, put, repeat, rows_of, span_of, strip_of,
-    sums_of, unit_of, whole_lines, widen,
+    CLOSING, FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, count_elements,
+    count_groups, fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks, next_lanes, put, repeat,
+    rows_of, span_of, strip_of, sums_of, unit_of, whole_lines, widen,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
@@ -60,6 +60,7 @@ cdef struct Forward:
     bint double_precision
     bint distant                # the result does not fit a near cache and is written in a second pass
     bint streamed               # the result goes past the caches
+    bint whole                  # tasks are blocks of whole rows
     Group* groups               # IN if given, else OUT; (O · S)
     Population* population      # OUT  (O · S) or NULL
     double* sums                # scratch (O, blocks, rows of sums, stride): Σ(x − shift), Σ(x − shift)²
@@ -241,7 +242,7 @@ cdef inline void sum_span(Forward* p, Span* span, const floating* x) noexcept no
     cdef Py_ssize_t base = span.outer * layout.size
     cdef const unsigned char* mask = p.mask + base if p.mask != NULL else NULL
     cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * stride
-    cdef bint cold = p.states[span.unit] & (SCALED | SHIFTED)
+    cdef bint cold = span.state & (SCALED | SHIFTED)
     cdef Py_ssize_t kinds = sums_of(x[0])
     cdef double* totals = p.sums + (span.outer * layout.blocks + span.block) * kinds * stride
     cdef Py_ssize_t row, rows, q
@@ -574,7 +575,7 @@ cdef inline void apply_span(Forward* p, Span* span, const floating* x, floating*
     cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t first = span.first_lane
     cdef const floating* parameters = <const floating*>p.parameters + span.outer * PARAMETERS * layout.stride + first
-    cdef bint cold = p.states[span.unit] & SCALED
+    cdef bint cold = span.state & SCALED
     cdef Py_ssize_t base = span.outer * layout.size + first
     cdef Py_ssize_t at = base + span.first_row * lanes
     apply_rows(
@@ -601,13 +602,14 @@ cdef void start_task(void* arguments, Py_ssize_t number) noexcept nogil:
 
 cdef void sum_task(void* arguments, Py_ssize_t task) noexcept nogil:
     cdef Forward* p = <Forward*>arguments
-    cdef Span span = span_of(&p.layout, task)
-    if not p.states[span.unit] & UNDECIDED:
-        return
-    if p.double_precision:
-        sum_span(p, &span, <const double*>p.x)
-    else:
-        sum_span(p, &span, <const float*>p.x)
+    cdef Span span = span_of(&p.layout, task, p.whole)
+    while next_lanes(&p.layout, p.states, &span):
+        if not span.state & UNDECIDED:
+            continue
+        if p.double_precision:
+            sum_span(p, &span, <const double*>p.x)
+        else:
+            sum_span(p, &span, <const float*>p.x)
 
 
 cdef void close_task(void* arguments, Py_ssize_t number) noexcept nogil:
@@ -637,11 +639,12 @@ cdef void close_task(void* arguments, Py_ssize_t number) noexcept nogil:
 
 cdef void apply_task(void* arguments, Py_ssize_t task) noexcept nogil:
     cdef Forward* p = <Forward*>arguments
-    cdef Span span = span_of(&p.layout, task)
-    if p.double_precision:
-        apply_span(p, &span, <const double*>p.x, <double*>p.y)
-    else:
-        apply_span(p, &span, <const float*>p.x, <float*>p.y)
+    cdef Span span = span_of(&p.layout, task, p.whole)
+    while next_lanes(&p.layout, p.states, &span):
+        if p.double_precision:
+            apply_span(p, &span, <const double*>p.x, <double*>p.y)
+        else:
+            apply_span(p, &span, <const float*>p.x, <float*>p.y)
 
 
 cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
@@ -664,25 +667,22 @@ cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
 
 cdef void run_forward(Forward* p) noexcept nogil:
     cdef Py_ssize_t units = p.layout.outer * p.layout.panels
-    cdef Py_ssize_t tasks = units * p.layout.blocks
-    cdef Py_ssize_t number
+    cdef Py_ssize_t tasks = p.layout.outer * p.layout.blocks
     cdef double half = 1.0 * p.layout.outer * p.layout.size * (8 if p.double_precision else 4)
+    cdef double closing = 1.0 * p.layout.outer * p.layout.columns * CLOSING
     p.streamed = p.x != p.y and may_stream(p.y, &p.layout, 2 * half, 8 if p.double_precision else 4)
     p.distant = not p.streamed and 2 * half >= DISTANT and p.x != p.y and not p.given
-    if units >= 2 * team_size(units, 2 * half) or p.layout.blocks == 1:
+    p.whole = p.layout.blocks > 1 and p.layout.outer < 2 * team_size(units, 2 * half)
+    if not p.whole:
         parallel_for(unit_task, p, units, 2 * half)
         return
-    # a few units of many blocks
     if p.given:
-        for number in range(units):
-            close_task(p, number)
+        parallel_for(close_task, p, units, closing)
     else:
-        for number in range(units):
-            start_task(p, number)
+        parallel_for(start_task, p, units, 0)
         while undecided(p, units):
             parallel_for(sum_task, p, tasks, half)
-            for number in range(units):
-                close_task(p, number)
+            parallel_for(close_task, p, units, closing)
     parallel_back(apply_task, p, tasks, half)
 
 
