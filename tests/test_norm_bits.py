@@ -183,6 +183,49 @@ def test_zero_strides(name):
         np.testing.assert_array_equal(op.plain(repeated, weight, bias), op.plain(repeated.copy(), weight, bias))
 
 
+# One vector or less, ragged and whole strips, the widest rows whose tiles are whole blocks, pairs of wide rows.
+@pytest.mark.parametrize("n", [3, 16, 17, 40, 64, 96, 130, 512, 513, 768, 1030, 4096])
+def test_rows_of_own_weights(n):
+    """A row out of float's range goes another way than the rest, and takes the rows of its block with it.
+
+    No gradient of the others may tell, nor sums to which it adds nothing.
+    """
+    rng = np.random.default_rng(9)
+    rows = 77
+    x, dy = (rng.standard_normal((rows, n)).astype(np.float32) for _ in range(2))
+    weight, bias = (rng.standard_normal(n).astype(np.float32) for _ in range(2))
+    far = [5, 30, 44, 76]
+    dy[far] = 0
+    others = np.setdiff1d(np.arange(rows), far)
+
+    def run(x, dy):
+        _, context = F.layer_norm_forward(x, n, weight, bias)
+        return F.layer_norm_backward(dy, context)
+
+    near = run(x, dy)
+    for r in range(rows):
+        np.testing.assert_array_equal(near[0][r], run(x[r : r + 1], dy[r : r + 1])[0][0])
+    x[far] *= np.float32(1e33)
+    for ours, theirs in zip(run(x, dy), near):
+        np.testing.assert_array_equal(
+            ours[others] if ours.ndim == 2 else ours, theirs[others] if ours.ndim == 2 else theirs
+        )
+
+
+def test_rows_whose_gradient_bypasses_the_caches():
+    """They come out as in a smaller call."""
+    rng = np.random.default_rng(10)
+    x, dy = (rng.standard_normal((8200, 272)).astype(np.float32) for _ in range(2))
+    weight = rng.standard_normal(272).astype(np.float32)
+
+    def run(part):
+        _, context = F.rms_norm_forward(x[part], 272, weight)
+        return F.rms_norm_backward(dy[part], context)[0]
+
+    assert 3 * x.nbytes > 24 << 20
+    np.testing.assert_array_equal(run(slice(None))[4000:4100], run(slice(4000, 4100)))
+
+
 if __name__ == "__main__":
     print(digest())
 

@@ -4,13 +4,16 @@
 
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport FLUSH
-from fastnn._kernels.norm cimport claim_lines
+from fastnn._kernels.norm cimport Group, claim_lines
 from fastnn._kernels.vectors cimport (
-    VECTOR, add, add16, d8, f16, fma16, high_half, load8, load16, load_first, low_half, multiply16, spread, spread16,
-    store8, store16, store_first, subtract16, total,
+    VECTOR, add, add16, add_first, d8, f16, fma16, high_half, load8, load16, load_first, low_half, multiply16, spread,
+    spread16, store8, store16, store_first, stream16, subtract16, total, totals,
 )
 
-# What a row needs.
+cdef enum:
+    TILE_ROWS = 8   # so many rows are added in float
+
+# What the rows of a tile need, of all of them side by side: (ROW_PARAMETERS, TILE_ROWS)
 cdef enum:
     SHIFT
     SCALE
@@ -19,6 +22,13 @@ cdef enum:
     C1              # −rstd · Σg/n
     C2              # −rstd · Σgx̂/n
     ROW_PARAMETERS
+
+# Σg and Σg·(x·scale − shift), g = dy·weight, of a tile's rows.
+cdef struct RowSums:
+    double g[TILE_ROWS]
+    double gd[TILE_ROWS]
+    double g_low[TILE_ROWS]     # of double data only
+    double gd_low[TILE_ROWS]
 
 
 # ---- sums along a row ------------------------------------------------------------------------------------------------
@@ -45,18 +55,48 @@ cdef inline Sums with_row(Sums s, f16 dy, f16 x, f16 weight, f16 shift) noexcept
     return with_terms(s, multiply16(dy, weight), subtract16(x, shift))
 
 
+cdef inline d8 folded(f16 a) noexcept nogil:
+    return add(low_half(a), high_half(a))
+
+
 cdef inline d8 widened(f16 a, f16 b, f16 c, f16 d) noexcept nogil:
-    cdef f16 s = add16(add16(a, b), add16(c, d))
-    return add(low_half(s), high_half(s))
+    return folded(add16(add16(a, b), add16(c, d)))
 
 
-cdef inline apart own_sums(
-    const float* dy,            # IN   (n)
-    const float* x,             # IN   (n)
-    const float* weight,        # IN   (n)
-    const float* result,        # what will be written next, (n), or NULL
-    Py_ssize_t n, float about,
-    double* sum_g, double* sum_gd,      # OUT  Σg, Σg·(x − shift) with g = dy·weight
+cdef inline Sums with_vector(
+    Sums s, const float* dy, const float* x, const float* weight, f16 shift,
+) noexcept nogil:
+    return with_row(s, load16(dy), load16(x), load16(weight), shift)
+
+
+cdef inline Sums with_first(
+    Sums s, const float* dy, const float* x, const float* weight, f16 shift, Py_ssize_t n,
+) noexcept nogil:
+    return with_row(s, load_first(dy, n), load_first(x, n), load_first(weight, n), shift)
+
+
+cdef inline inlined sum_short(
+    const float* dy, const float* x, const float* weight, const float* result, Py_ssize_t n, float about,
+    d8* sum_g, d8* sum_gd,
+) noexcept nogil:
+    # n ≤ FLUSH vectors; additions wait for each other, but not for those of the rows beside
+    cdef f16 shift = spread16(about)
+    cdef Sums s = no_sums()
+    cdef Py_ssize_t i = 0
+    while n - i >= VECTOR:
+        if result != NULL:
+            claim_lines(result + i, VECTOR)
+        s = with_vector(s, dy + i, x + i, weight + i, shift)
+        i += VECTOR
+    if i < n:
+        s = with_first(s, dy + i, x + i, weight + i, shift, n - i)
+    sum_g[0] = folded(s.first)
+    sum_gd[0] = folded(s.second)
+
+
+cdef inline inlined sum_long(
+    const float* dy, const float* x, const float* weight, const float* result, Py_ssize_t n, float about,
+    d8* sum_g, d8* sum_gd,
 ) noexcept nogil:
     cdef f16 shift = spread16(about)
     cdef Sums s0, s1, s2, s3
@@ -64,29 +104,61 @@ cdef inline apart own_sums(
     cdef d8 all_gd = spread(0)
     cdef Py_ssize_t i = 0
     cdef Py_ssize_t end
-    while True:
+    while i < n:
         end = min(n, i + 4 * VECTOR * FLUSH)
         s0 = s1 = s2 = s3 = no_sums()
         while end - i >= 4 * VECTOR:
             if result != NULL:
                 claim_lines(result + i, 4 * VECTOR)
-            s0 = with_row(s0, load16(dy + i), load16(x + i), load16(weight + i), shift)
-            s1 = with_row(s1, load16(dy + i + 16), load16(x + i + 16), load16(weight + i + 16), shift)
-            s2 = with_row(s2, load16(dy + i + 32), load16(x + i + 32), load16(weight + i + 32), shift)
-            s3 = with_row(s3, load16(dy + i + 48), load16(x + i + 48), load16(weight + i + 48), shift)
+            s0 = with_vector(s0, dy + i, x + i, weight + i, shift)
+            s1 = with_vector(s1, dy + i + 16, x + i + 16, weight + i + 16, shift)
+            s2 = with_vector(s2, dy + i + 32, x + i + 32, weight + i + 32, shift)
+            s3 = with_vector(s3, dy + i + 48, x + i + 48, weight + i + 48, shift)
             i += 4 * VECTOR
         while end - i >= VECTOR:
-            s0 = with_row(s0, load16(dy + i), load16(x + i), load16(weight + i), shift)
+            s0 = with_vector(s0, dy + i, x + i, weight + i, shift)
             i += VECTOR
         if i < end:
-            s0 = with_row(
-                s0, load_first(dy + i, end - i), load_first(x + i, end - i), load_first(weight + i, end - i), shift)
+            s0 = with_first(s0, dy + i, x + i, weight + i, shift, end - i)
+            i = end
         all_g = add(all_g, widened(s0.first, s1.first, s2.first, s3.first))
         all_gd = add(all_gd, widened(s0.second, s1.second, s2.second, s3.second))
-        if end == n:
-            break
-    sum_g[0] = total(all_g)
-    sum_gd[0] = total(all_gd)
+    sum_g[0] = all_g
+    sum_gd[0] = all_gd
+
+
+cdef inline apart own_sums(
+    const float* dy,            # IN   (rows, n), rows lie `stride` apart
+    const float* x,             # IN   likewise
+    const float* weight,        # IN   (n)
+    const float* result,        # what will be written next, like dy, or NULL
+    Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n,
+    const Group* groups,        # IN   (rows), `period` apart
+    Py_ssize_t period,
+    double* sum_g, double* sum_gd,      # OUT  (rows)
+) noexcept nogil:
+    # up to TILE_ROWS rows
+    cdef d8 g[TILE_ROWS]
+    cdef d8 gd[TILE_ROWS]
+    cdef Py_ssize_t r
+    cdef float about
+    for r in range(rows):
+        about = <float>groups[r * period].shift
+        if n > VECTOR * FLUSH:
+            sum_long(
+                dy + r * stride, x + r * stride, weight, result + r * stride if result != NULL else NULL, n, about,
+                g + r, gd + r)
+        elif result != NULL:
+            sum_short(dy + r * stride, x + r * stride, weight, result + r * stride, n, about, g + r, gd + r)
+        else:
+            sum_short(dy + r * stride, x + r * stride, weight, NULL, n, about, g + r, gd + r)
+    if rows == TILE_ROWS:
+        totals(g, sum_g)
+        totals(gd, sum_gd)
+    else:
+        for r in range(rows):
+            sum_g[r] = total(g[r])
+            sum_gd[r] = total(gd[r])
 
 
 # ---- the input's gradient, and sums down the columns -----------------------------------------------------------------
@@ -100,12 +172,13 @@ cdef struct Row:
 
 
 cdef inline Row row_of(const float* parameters) noexcept nogil:
+    # at the row of a tile's parameters
     cdef Row row
-    row.shift = spread16(parameters[SHIFT])
-    row.rstd = spread16(parameters[RSTD])
-    row.offset = spread16(parameters[OFFSET])
-    row.c1 = spread16(parameters[C1])
-    row.c2 = spread16(parameters[C2])
+    row.shift = spread16(parameters[SHIFT * TILE_ROWS])
+    row.rstd = spread16(parameters[RSTD * TILE_ROWS])
+    row.offset = spread16(parameters[OFFSET * TILE_ROWS])
+    row.c1 = spread16(parameters[C1 * TILE_ROWS])
+    row.c2 = spread16(parameters[C2 * TILE_ROWS])
     return row
 
 
@@ -117,81 +190,190 @@ cdef inline f16 gradient16(f16 dy, f16 weight, f16 xhat, Row row) noexcept nogil
     return fma16(multiply16(dy, weight), row.rstd, fma16(xhat, row.c2, row.c1))
 
 
+# Where the sums of a tile's columns go. Tiles of fewer rows than TILE_ROWS share a block of sums in float.
+cdef struct Columns:
+    float* block_dy         # INOUT (n)  the block; only where sums are begun or left in it
+    float* block_dyx        # INOUT (n)
+    double* sum_dy          # INOUT (n)  += Σdy, Σdy·x̂; NULL where all sums are left in blocks
+    double* sum_dyx         # INOUT (n)
+    double* low_dy          # INOUT (n)  low parts, of double data only
+    double* low_dyx         # INOUT (n)
+
+
+# Which part of a block a tile is.
+cdef struct Part:
+    bint begun              # some rows are in the block already
+    bint left               # the sums are left in the block
+
+
+# Vectors of a row: the first n < VECTOR places of it where `ragged`, which is a constant where these are inlined.
+
+cdef inline f16 load_part(const float* x, Py_ssize_t n, bint ragged) noexcept nogil:
+    return load_first(x, n) if ragged else load16(x)
+
+
+cdef inline inlined store_part(float* y, f16 a, Py_ssize_t n, bint ragged, bint streamed) noexcept nogil:
+    if ragged:
+        store_first(y, a, n)
+    elif streamed:
+        stream16(y, a)
+    else:
+        store16(y, a)
+
+
+cdef inline Sums begin(Columns to, Part part, Py_ssize_t i, Py_ssize_t n, bint ragged) noexcept nogil:
+    cdef Sums c = no_sums()
+    if part.begun:
+        c.first = load_part(to.block_dy + i, n, ragged)
+        c.second = load_part(to.block_dyx + i, n, ragged)
+    return c
+
+
+cdef inline inlined add_part(double* sums, f16 c, Py_ssize_t n, bint ragged) noexcept nogil:
+    if ragged:
+        add_first(sums, c, n)
+    else:
+        store8(sums, add(load8(sums), low_half(c)))
+        store8(sums + 8, add(load8(sums + 8), high_half(c)))
+
+
+cdef inline inlined finish(Columns to, Part part, Sums c, Py_ssize_t i, Py_ssize_t n, bint ragged) noexcept nogil:
+    if part.left:
+        store_part(to.block_dy + i, c.first, n, ragged, False)
+        store_part(to.block_dyx + i, c.second, n, ragged, False)
+    else:
+        add_part(to.sum_dy + i, c.first, n, ragged)
+        add_part(to.sum_dyx + i, c.second, n, ragged)
+
+
 cdef inline Sums step(
-    Sums c, const float* dy, const float* x, float* dx, f16 weight, Row row,
+    Sums c, const float* dy, const float* x, float* dx, f16 weight, Row row, Py_ssize_t n, bint ragged, bint streamed,
 ) noexcept nogil:
-    cdef f16 d = load16(dy)
-    cdef f16 xhat = normalized16(load16(x), row)
-    store16(dx, gradient16(d, weight, xhat, row))
+    cdef f16 d = load_part(dy, n, ragged)
+    cdef f16 xhat = normalized16(load_part(x, n, ragged), row)
+    store_part(dx, gradient16(d, weight, xhat, row), n, ragged, streamed)
     return with_terms(c, d, xhat)
 
 
-cdef inline inlined add_column(Sums c, double* sum_dy, double* sum_dyx) noexcept nogil:
-    store8(sum_dy, add(load8(sum_dy), low_half(c.first)))
-    store8(sum_dy + 8, add(load8(sum_dy + 8), high_half(c.first)))
-    store8(sum_dyx, add(load8(sum_dyx), low_half(c.second)))
-    store8(sum_dyx + 8, add(load8(sum_dyx + 8), high_half(c.second)))
-
-
-cdef inline inlined last_columns(
-    const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
-    const float* parameters, double* sum_dy, double* sum_dyx,
+cdef inline inlined own_strip(
+    const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, const float* weight,
+    const float* parameters, Columns to, Part part, Py_ssize_t i, int count, Py_ssize_t n, bint ragged, bint streamed,
 ) noexcept nogil:
-    # n < VECTOR columns
-    cdef f16 w = load_first(weight, n)
-    cdef Sums c = no_sums()
-    cdef double sums[2 * VECTOR]
-    cdef Row row
-    cdef f16 d, xhat
-    cdef Py_ssize_t r, j
-    for r in range(rows):
-        row = row_of(parameters + r * ROW_PARAMETERS)
-        d = load_first(dy + r * stride, n)
-        xhat = normalized16(load_first(x + r * stride, n), row)
-        store_first(dx + r * stride, gradient16(d, w, xhat, row), n)
-        c = with_terms(c, d, xhat)
-    for j in range(2 * VECTOR):
-        sums[j] = 0
-    add_column(c, sums, sums + VECTOR)
-    for j in range(n):
-        sum_dy[j] += sums[j]
-        sum_dyx[j] += sums[VECTOR + j]
-
-
-cdef inline apart own_strips(
-    const float* dy, const float* x, float* dx,         # rows lie `stride` apart
-    Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
-    const float* parameters,                            # (rows, ROW_PARAMETERS), unscaled
-    double* sum_dy, double* sum_dyx,                    # INOUT (n)  += Σdy, Σdy·x̂ down the rows
-) noexcept nogil:
+    # `count` vectors of columns from i on, 1 … 4, the last of which has n columns where `ragged`: constants, as
+    # `streamed`, where this is inlined
+    cdef bint r0 = ragged and count == 1
+    cdef bint r1 = ragged and count == 2
+    cdef bint r2 = ragged and count == 3
+    cdef bint r3 = ragged and count == 4
     cdef Sums c0, c1, c2, c3
     cdef f16 w0, w1, w2, w3
     cdef Row row
-    cdef Py_ssize_t i = 0
     cdef Py_ssize_t r, at
+    c0 = begin(to, part, i, n, r0)
+    w0 = w1 = w2 = w3 = load_part(weight + i, n, r0)
+    c1 = c2 = c3 = c0
+    if count > 1:
+        c1 = begin(to, part, i + 16, n, r1)
+        w1 = load_part(weight + i + 16, n, r1)
+    if count > 2:
+        c2 = begin(to, part, i + 32, n, r2)
+        w2 = load_part(weight + i + 32, n, r2)
+    if count > 3:
+        c3 = begin(to, part, i + 48, n, r3)
+        w3 = load_part(weight + i + 48, n, r3)
+    for r in range(rows):
+        row = row_of(parameters + r)
+        at = r * stride + i
+        c0 = step(c0, dy + at, x + at, dx + at, w0, row, n, r0, streamed)
+        if count > 1:
+            c1 = step(c1, dy + at + 16, x + at + 16, dx + at + 16, w1, row, n, r1, streamed)
+        if count > 2:
+            c2 = step(c2, dy + at + 32, x + at + 32, dx + at + 32, w2, row, n, r2, streamed)
+        if count > 3:
+            c3 = step(c3, dy + at + 48, x + at + 48, dx + at + 48, w3, row, n, r3, streamed)
+    finish(to, part, c0, i, n, r0)
+    if count > 1:
+        finish(to, part, c1, i + 16, n, r1)
+    if count > 2:
+        finish(to, part, c2, i + 32, n, r2)
+    if count > 3:
+        finish(to, part, c3, i + 48, n, r3)
+
+
+cdef inline inlined whole_strips(
+    const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
+    const float* parameters, Columns to, bint begun, bint left, bint streamed,
+) noexcept nogil:
+    # the last three are constants where this is inlined
+    cdef Part part
+    cdef Py_ssize_t i = 0
+    part.begun, part.left = begun, left
     while n - i >= 4 * VECTOR:
-        c0 = c1 = c2 = c3 = no_sums()
-        w0, w1, w2, w3 = load16(weight + i), load16(weight + i + 16), load16(weight + i + 32), load16(weight + i + 48)
-        for r in range(rows):
-            row = row_of(parameters + r * ROW_PARAMETERS)
-            at = r * stride + i
-            c0 = step(c0, dy + at, x + at, dx + at, w0, row)
-            c1 = step(c1, dy + at + 16, x + at + 16, dx + at + 16, w1, row)
-            c2 = step(c2, dy + at + 32, x + at + 32, dx + at + 32, w2, row)
-            c3 = step(c3, dy + at + 48, x + at + 48, dx + at + 48, w3, row)
-        add_column(c0, sum_dy + i, sum_dyx + i)
-        add_column(c1, sum_dy + i + 16, sum_dyx + i + 16)
-        add_column(c2, sum_dy + i + 32, sum_dyx + i + 32)
-        add_column(c3, sum_dy + i + 48, sum_dyx + i + 48)
+        own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 4, 0, False, streamed)
         i += 4 * VECTOR
-    while n - i >= VECTOR:
-        c0 = no_sums()
-        w0 = load16(weight + i)
-        for r in range(rows):
-            at = r * stride + i
-            c0 = step(c0, dy + at, x + at, dx + at, w0, row_of(parameters + r * ROW_PARAMETERS))
-        add_column(c0, sum_dy + i, sum_dyx + i)
-        i += VECTOR
-    if i < n:
-        last_columns(
-            dy + i, x + i, dx + i, stride, rows, n - i, weight + i, parameters, sum_dy + i, sum_dyx + i)
+
+
+cdef inline apart last_strip(
+    const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
+    const float* parameters, Columns to, Part part,
+) noexcept nogil:
+    cdef Py_ssize_t i = n // (4 * VECTOR) * (4 * VECTOR)
+    cdef Py_ssize_t ragged = n % VECTOR
+    if ragged == 0:
+        if n - i == 3 * VECTOR:
+            own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 3, 0, False, False)
+        elif n - i == 2 * VECTOR:
+            own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 2, 0, False, False)
+        else:
+            own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 1, 0, False, False)
+    elif n - i > 3 * VECTOR:
+        own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 4, ragged, True, False)
+    elif n - i > 2 * VECTOR:
+        own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 3, ragged, True, False)
+    elif n - i > VECTOR:
+        own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 2, ragged, True, False)
+    else:
+        own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 1, ragged, True, False)
+
+
+cdef inline apart plain_strips(
+    const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
+    const float* parameters, Columns to, Part part,
+) noexcept nogil:
+    if part.begun and part.left:
+        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, True, True, False)
+    elif part.begun:
+        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, True, False, False)
+    elif part.left:
+        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, False, True, False)
+    else:
+        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, False, False, False)
+
+
+cdef inline apart streamed_strips(
+    const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
+    const float* parameters, Columns to, Part part,
+) noexcept nogil:
+    if part.begun and part.left:
+        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, True, True, True)
+    elif part.begun:
+        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, True, False, True)
+    elif part.left:
+        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, False, True, True)
+    else:
+        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, False, False, True)
+
+
+cdef inline void own_strips(
+    const float* dy, const float* x, float* dx,         # (rows, n), rows lie `stride` apart
+    Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
+    const float* parameters,                            # of a tile, unscaled
+    Columns to, Part part,                              # += Σdy, Σdy·x̂ down the rows
+    bint streamed,                                      # past the caches; every row of dx begins with a cache line
+) noexcept nogil:
+    if streamed:
+        streamed_strips(dy, x, dx, stride, rows, n, weight, parameters, to, part)
+    elif n >= 4 * VECTOR:
+        plain_strips(dy, x, dx, stride, rows, n, weight, parameters, to, part)
+    if n % (4 * VECTOR):
+        last_strip(dy, x, dx, stride, rows, n, weight, parameters, to, part)

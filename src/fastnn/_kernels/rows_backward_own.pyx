@@ -5,17 +5,21 @@ The formulas are those of rows_backward: with g = dy·weight,
     dinput = rstd · (g − Σg/n − x̂ · Σ(g·x̂)/n),  dweight = Σ dy·x̂ and dbias = Σ dy down the rows.
 
 Design
-  (A) Layer norm, RMS norm, and group norm of arrays without positions. Rows are taken TILE_ROWS at a time: first the
-      two sums of each, then, strip by strip of columns, dinput of all of them together with dy and dy·x̂ down the
-      columns, while dy and x are still in a near cache and the sums of a strip stay in registers.
+  (A) Layer norm, RMS norm, and group norm of arrays without positions. Rows are taken in tiles: first the two sums of
+      each, then, strip by strip of columns, dinput of all of them together with dy and dy·x̂ down the columns, while dy
+      and x are still in a near cache and the sums of a strip stay in registers.
   (B) Sums along a row: lanes of the data's precision, double after at most FLUSH additions (double data: double-double
       after FLUSH_DOUBLE). x̂ itself does not enter: Σg·x̂ = rstd·(Σg·(x − shift) − lo·Σg).
-  (C) Sums down the columns: the data's precision over TILE_ROWS rows, then double (double-double) over a chunk of
-      rows; chunks are added in order and depend on the shape alone.
+  (C) Sums down the columns: the data's precision over a block of TILE_ROWS rows, then double (double-double) over a
+      chunk of rows; chunks are added in order and depend on the shape alone. Chunks of one block of float data stay in
+      float, and a single one of them is the result.
   (D) x̂ is computed from x and the saved statistics by the same formula as in forward.
-  (E) Float data in its own unit, nearly all there is, takes own_floats.pxd, where sums stay in registers: each row for
-      the sums along it; for the gradient a tile of such rows without a mask, and its bits are the same either way.
-      What is here in loops over local arrays is for the rest.
+  (E) Float data without a mask and in its own unit, nearly all there is, takes own_floats.pxd, where sums stay in
+      registers. Tiles are then as large as a near cache takes: a pair of wide rows, whose block of sums waits in
+      memory for the next pair, or the rows of several blocks, so that the latencies of horizontal sums and quotients
+      hide behind each other. What is here in loops over local arrays is for the rest, with the same bits down the
+      columns.
+  (F) Large results bypass the caches, which the next tiles then have for themselves.
 """
 
 from cython cimport floating
@@ -29,18 +33,18 @@ from fastnn._kernels.lanes cimport (
     FLUSH, LANES, WIDE, WideSum, add_to_lanes, dd, dd_add, dd_scale, merge,
 )
 from fastnn._kernels.norm cimport (
-    DISTANT, Group, Means, View, claim_lines, count_of, input_gradient, means_of, normalized, offset_of,
+    DISTANT, LINE, Group, Means, View, claim_lines, count_of, input_gradient, means_of, normalized, offset_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.own_floats cimport (
-    C1, C2, OFFSET, ROW_PARAMETERS, RSTD, SCALE, SHIFT, own_strips, own_sums,
+    C1, C2, OFFSET, ROW_PARAMETERS, RSTD, SCALE, SHIFT, TILE_ROWS, Columns, Part, RowSums, own_strips, own_sums,
 )
 from fastnn._kernels.rows cimport exact_sum_of, sum_of
+from fastnn._kernels.streaming cimport stream_end
 
 __all__ = ["rows_backward_own"]
 
 cdef enum:
-    TILE_ROWS = 8
     FLUSH_DOUBLE = 4
     # columns of a strip: its sums fit the registers
     STRIP = 64
@@ -54,6 +58,13 @@ cdef enum:
     CHUNKS = 32
     # columns whose chunks are added by one task
     REDUCED = 1024
+    # Rows of a tile in registers: a pair of wide ones, else whole blocks of as many as bring TILE elements.
+    WIDE_ROW = 512
+    PAIR = 2
+    TILE = 2048
+    MOST_TILE_ROWS = 64
+    # bytes read and written together from which on the result bypasses the caches
+    STREAMED = 24 << 20
 
 
 cdef struct Backward:
@@ -68,9 +79,13 @@ cdef struct Backward:
     bint centered               # False: RMS norm, no mean was taken
     bint double_precision
     bint distant                # the result does not fit a near cache
+    bint streamed               # it goes past the caches
+    Py_ssize_t tile_rows        # of a tile in registers
     Py_ssize_t chunk_rows       # of one residue of the period
     Py_ssize_t chunks
-    double* columns             # scratch (chunks, rows of sums, period · n), see below
+    bint single                 # a chunk is one block of float data, whose sums stay in float
+    double* columns             # scratch (chunks, rows of sums, period · n), see below; unless `single`
+    float* blocks               # scratch (chunks, DY_LOW, period · n): the blocks of pairs, and if `single`
     void* dweight               # OUT  (period · n)
     void* dbias                 # OUT  likewise
 
@@ -108,9 +123,10 @@ cdef inline apart row_products(
     const floating* weight,     # IN   (n)
     const floating* result,     # what will be written next, (n), or NULL
     Py_ssize_t n, const Group* group,
-    dd* sum_g, dd* sum_gd,      # OUT  Σg, Σg·(x·scale − shift)
+    RowSums* sums_of_rows, Py_ssize_t row,  # OUT  at the row
 ) noexcept nogil:
     cdef WideSum total_g, total_gd
+    cdef dd all_g, all_gd
     cdef floating sums[LANES]
     cdef floating products[LANES]
     cdef floating shift = <floating>group.shift
@@ -144,59 +160,52 @@ cdef inline apart row_products(
     merge(sums, &total_g)
     merge(products, &total_gd)
     if floating is float:
-        sum_g.high = sum_of(total_g.high)
-        sum_gd.high = sum_of(total_gd.high)
+        sums_of_rows.g[row] = sum_of(total_g.high)
+        sums_of_rows.gd[row] = sum_of(total_gd.high)
     else:
-        sum_g[0] = exact_sum_of(&total_g)
-        sum_gd[0] = exact_sum_of(&total_gd)
+        all_g = exact_sum_of(&total_g)
+        all_gd = exact_sum_of(&total_gd)
+        sums_of_rows.g[row], sums_of_rows.g_low[row] = all_g.high, all_g.low
+        sums_of_rows.gd[row], sums_of_rows.gd_low[row] = all_gd.high, all_gd.low
+
+
+cdef inline inlined row_parameters(
+    const Group* group, const RowSums* sums, Py_ssize_t row, double n, bint centered,
+    floating* parameters,       # OUT  (ROW_PARAMETERS, TILE_ROWS) at the row
+) noexcept nogil:
+    cdef double sum_gx
+    cdef Means means
+    cdef dd total, total_g
+    if floating is float:
+        sum_gx = (sums.gd[row] - group.lo * sums.g[row]) * group.rstd
+    else:
+        total_g.high, total_g.low = sums.g[row], sums.g_low[row]
+        total.high, total.low = sums.gd[row], sums.gd_low[row]
+        sum_gx = dd_scale(dd_add(total, dd_scale(total_g, -group.lo)), group.rstd).high
+    means = means_of(sums.g[row], sum_gx, n, centered, False)
+    parameters[SHIFT * TILE_ROWS] = <floating>group.shift
+    parameters[SCALE * TILE_ROWS] = <floating>group.scale
+    parameters[RSTD * TILE_ROWS] = <floating>group.rstd
+    parameters[OFFSET * TILE_ROWS] = offset_of(group, parameters[0])
+    parameters[C1 * TILE_ROWS] = <floating>(-means.g * group.rstd)
+    parameters[C2 * TILE_ROWS] = <floating>(-means.gx * group.rstd)
 
 
 cdef inline apart tile_parameters(
-    Backward* p, Py_ssize_t first, Py_ssize_t rows, const dd* sums_g, const dd* sums_gd,
-    floating* parameters,       # OUT  (TILE_ROWS, ROW_PARAMETERS)
+    Backward* p, Py_ssize_t first, Py_ssize_t rows, const RowSums* sums,
+    floating* parameters,       # OUT  (ROW_PARAMETERS, TILE_ROWS)
 ) noexcept nogil:
-    # of all rows of a tile side by side: so roots and quotients do not wait for each other
-    cdef double sum_g[TILE_ROWS]
-    cdef double sum_gx[TILE_ROWS]
-    cdef double n[TILE_ROWS]
-    cdef double c1[TILE_ROWS]
-    cdef double c2[TILE_ROWS]
-    cdef Group groups[TILE_ROWS]
-    cdef const Group* group
-    cdef Means means
-    cdef dd total
+    cdef const Group* group = p.groups + first
+    cdef double n = <double>p.view.inner
     cdef Py_ssize_t r
-    cdef floating* row
-    for r in range(TILE_ROWS):
-        n[r] = <double>p.view.inner
-        groups[r] = p.groups[first + min(r, rows - 1) * p.period]
-    if p.mask != NULL:
-        for r in range(rows):
-            n[r] = <double>count_of(p.mask + (first + r * p.period) * p.view.inner, &p.view)
-    if floating is float:
-        for r in range(TILE_ROWS):      # beyond `rows` whatever is there
-            sum_g[r] = sums_g[r].high
-            sum_gx[r] = sums_gd[r].high
-        for r in range(TILE_ROWS):
-            sum_gx[r] = (sum_gx[r] - groups[r].lo * sum_g[r]) * groups[r].rstd
-    else:
-        for r in range(rows):
-            group = groups + r
-            sum_g[r] = sums_g[r].high
-            total = dd_add(sums_gd[r], dd_scale(sums_g[r], -group.lo))
-            sum_gx[r] = dd_scale(total, group.rstd).high
-    for r in range(TILE_ROWS):
-        means = means_of(sum_g[r], sum_gx[r], n[r], p.centered, False)
-        c1[r] = -means.g * groups[r].rstd
-        c2[r] = -means.gx * groups[r].rstd
+    if floating is float and rows == TILE_ROWS and p.period == 1 and p.mask == NULL:
+        for r in range(TILE_ROWS):      # side by side, so that roots and quotients do not wait for each other
+            row_parameters(group + r, sums, r, n, p.centered, parameters + r)
+        return
     for r in range(rows):
-        row = parameters + r * ROW_PARAMETERS
-        row[SHIFT] = <floating>groups[r].shift
-        row[SCALE] = <floating>groups[r].scale
-        row[RSTD] = <floating>groups[r].rstd
-        row[OFFSET] = offset_of(groups + r, row[0])
-        row[C1] = <floating>c1[r]
-        row[C2] = <floating>c2[r]
+        if p.mask != NULL:
+            n = <double>count_of(p.mask + (first + r * p.period) * p.view.inner, &p.view)
+        row_parameters(group + r * p.period, sums, r, n, p.centered, parameters + r)
 
 
 # ---- the input's gradient, and sums down the columns -----------------------------------------------------------------
@@ -204,8 +213,8 @@ cdef inline apart tile_parameters(
 cdef inline inlined strip(
     const floating* dy, const floating* x, floating* dx,    # at the strip of the first row; rows lie `stride` apart
     const unsigned char* mask, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width, const floating* weight,
-    const floating* parameters,                             # (rows, ROW_PARAMETERS)
-    bint cold, double* sums, Py_ssize_t columns,            # INOUT (rows of sums, columns)
+    const floating* parameters,                             # (ROW_PARAMETERS, TILE_ROWS)
+    bint cold, const Columns* to, Py_ssize_t column,
 ) noexcept nogil:
     # `width` and `cold` are constants where this is inlined: without `cold` every scale is 1, and mask NULL
     cdef floating shift, scale, rstd, offset, c1, c2, xhat, d
@@ -217,12 +226,12 @@ cdef inline inlined strip(
         sum_dy[j] = 0
         sum_dyx[j] = 0
     for r in range(rows):
-        shift = parameters[r * ROW_PARAMETERS + SHIFT]
-        scale = parameters[r * ROW_PARAMETERS + SCALE]
-        rstd = parameters[r * ROW_PARAMETERS + RSTD]
-        offset = parameters[r * ROW_PARAMETERS + OFFSET]
-        c1 = parameters[r * ROW_PARAMETERS + C1]
-        c2 = parameters[r * ROW_PARAMETERS + C2]
+        shift = parameters[SHIFT * TILE_ROWS + r]
+        scale = parameters[SCALE * TILE_ROWS + r]
+        rstd = parameters[RSTD * TILE_ROWS + r]
+        offset = parameters[OFFSET * TILE_ROWS + r]
+        c1 = parameters[C1 * TILE_ROWS + r]
+        c2 = parameters[C2 * TILE_ROWS + r]
         for j in range(width):
             d = dy[r * stride + j]
             xhat = normalized(x[r * stride + j], shift, rstd, offset, scale, cold)
@@ -232,13 +241,18 @@ cdef inline inlined strip(
                 d * weight[j], xhat, rstd, c1, c2, mask == NULL or mask[r * stride + j] != 0, scale, cold)
         for j in range(width):      # apart, so that nothing that is read can be what is written
             dx[r * stride + j] = out[j]
-    add_to_lanes(sum_dy, 0, width, sums + DY * columns, sums + DY_LOW * columns)
-    add_to_lanes(sum_dyx, 0, width, sums + DYX * columns, sums + DYX_LOW * columns)
+    if floating is float and to.sum_dy == NULL:
+        for j in range(width):
+            to.block_dy[column + j] = sum_dy[j]
+            to.block_dyx[column + j] = sum_dyx[j]
+        return
+    add_to_lanes(sum_dy, 0, width, to.sum_dy + column, to.low_dy + column)
+    add_to_lanes(sum_dyx, 0, width, to.sum_dyx + column, to.low_dyx + column)
 
 
 cdef inline apart strips(
     const floating* dy, const floating* x, floating* dx, const unsigned char* mask, Py_ssize_t stride, Py_ssize_t rows,
-    Py_ssize_t n, const floating* weight, const floating* parameters, bint cold, double* sums, Py_ssize_t columns,
+    Py_ssize_t n, const floating* weight, const floating* parameters, bint cold, const Columns* to,
 ) noexcept nogil:
     # all strips of a tile
     cdef Py_ssize_t i = 0
@@ -246,30 +260,32 @@ cdef inline apart strips(
         while i < n:
             strip(
                 dy + i, x + i, dx + i, mask + i if mask != NULL else NULL, stride, rows, min(<Py_ssize_t>STRIP, n - i),
-                weight + i, parameters, True, sums + i, columns)
+                weight + i, parameters, True, to, i)
             i += STRIP
         return
     while n - i >= STRIP:
-        strip(
-            dy + i, x + i, dx + i, NULL, stride, rows, STRIP, weight + i, parameters, False, sums + i, columns)
+        strip(dy + i, x + i, dx + i, NULL, stride, rows, STRIP, weight + i, parameters, False, to, i)
         i += STRIP
     while n - i >= NARROW:
-        strip(
-            dy + i, x + i, dx + i, NULL, stride, rows, NARROW, weight + i, parameters, False, sums + i, columns)
+        strip(dy + i, x + i, dx + i, NULL, stride, rows, NARROW, weight + i, parameters, False, to, i)
         i += NARROW
     if i < n:
-        strip(dy + i, x + i, dx + i, NULL, stride, rows, n - i, weight + i, parameters, False, sums + i, columns)
+        strip(dy + i, x + i, dx + i, NULL, stride, rows, n - i, weight + i, parameters, False, to, i)
+
+
+cdef inline const floating* weights_of(Backward* p, Py_ssize_t row, floating example) noexcept nogil:
+    return <const floating*>p.weight + (row % p.period if p.period > 1 else 0) * p.view.inner
 
 
 cdef inline void tile(
-    Backward* p, Py_ssize_t first, Py_ssize_t rows, double* sums, const floating* dy, const floating* x, floating* dx,
+    Backward* p, Py_ssize_t first, Py_ssize_t rows, const Columns* to, const floating* dy, const floating* x,
+    floating* dx,
 ) noexcept nogil:
     # rows first, first + period, … , `rows` ≤ TILE_ROWS of them
     cdef Py_ssize_t n = p.view.inner
-    cdef const floating* weight = <const floating*>p.weight + (first % p.period if p.period > 1 else 0) * n
-    cdef floating parameters[TILE_ROWS * ROW_PARAMETERS]
-    cdef dd sums_g[TILE_ROWS]
-    cdef dd sums_gd[TILE_ROWS]
+    cdef const floating* weight = weights_of(p, first, dy[0])
+    cdef floating parameters[ROW_PARAMETERS * TILE_ROWS]
+    cdef RowSums sums
     cdef Py_ssize_t start = first * n
     cdef Py_ssize_t r, at
     cdef const Group* group
@@ -278,41 +294,115 @@ cdef inline void tile(
         at = (first + r * p.period) * n
         group = p.groups + first + r * p.period
         if floating is float and group.scale == 1:
-            own_sums(
-                dy + at, x + at, weight, dx + at if p.distant else NULL, n, <float>group.shift, &sums_g[r].high,
-                &sums_gd[r].high)
+            own_sums(dy + at, x + at, weight, NULL, 0, 1, n, group, 0, sums.g + r, sums.gd + r)
         else:
-            row_products(
-                dy + at, x + at, weight, dx + at if p.distant else NULL, n, group, sums_g + r, sums_gd + r)
+            row_products(dy + at, x + at, weight, dx + at if p.distant else NULL, n, group, &sums, r)
         cold = cold or group.scale != 1
-    tile_parameters(p, first, rows, sums_g, sums_gd, parameters)
-    if floating is float and not cold and p.mask == NULL:
-        own_strips(
-            dy + start, x + start, dx + start, p.period * n, rows, n, weight, parameters, sums,
-            sums + DYX * p.period * n)
-        return
+    tile_parameters(p, first, rows, &sums, parameters)
     strips(
         dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL, p.period * n, rows, n, weight,
-        parameters, cold, sums, p.period * n)
+        parameters, cold, to)
+
+
+# ---- tiles in registers ----------------------------------------------------------------------------------------------
+
+cdef inline bint own_unit(Backward* p, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    # rows first, first + period, …
+    cdef Py_ssize_t r
+    cdef bint own = p.mask == NULL
+    for r in range(rows):
+        own = own and p.groups[first + r * p.period].scale == 1
+    return own
+
+
+cdef inline void own_tile(
+    Backward* p, Py_ssize_t first, Py_ssize_t rows, Columns to, Part part, const float* dy, const float* x, float* dx,
+) noexcept nogil:
+    # rows first, first + period, …: part of a block, or whole blocks
+    cdef Py_ssize_t n = p.view.inner
+    cdef Py_ssize_t stride = p.period * n
+    cdef Py_ssize_t blocks = (rows + TILE_ROWS - 1) // TILE_ROWS
+    cdef const float* weight = weights_of(p, first, <float>0)
+    cdef float parameters[MOST_TILE_ROWS * ROW_PARAMETERS]
+    cdef RowSums sums
+    cdef Py_ssize_t b, row, count, at
+    for b in range(blocks):
+        row = first + b * TILE_ROWS * p.period
+        count = min(<Py_ssize_t>TILE_ROWS, rows - b * TILE_ROWS)
+        at = row * n
+        own_sums(
+            dy + at, x + at, weight, dx + at if p.distant and not p.streamed else NULL, stride, count, n,
+            p.groups + row, p.period, sums.g, sums.gd)
+        tile_parameters(p, row, count, &sums, parameters + b * TILE_ROWS * ROW_PARAMETERS)
+    for b in range(blocks):
+        count = min(<Py_ssize_t>TILE_ROWS, rows - b * TILE_ROWS)
+        at = (first + b * TILE_ROWS * p.period) * n
+        own_strips(
+            dy + at, x + at, dx + at, stride, count, n, weight, parameters + b * TILE_ROWS * ROW_PARAMETERS, to, part,
+            p.streamed)
+
+
+cdef inline void own_blocks(
+    Backward* p, Py_ssize_t first, Py_ssize_t rows, Columns to, const float* dy, const float* x, float* dx,
+) noexcept nogil:
+    # some whole blocks, or the last of a chunk
+    cdef Py_ssize_t row = 0
+    cdef Py_ssize_t last
+    cdef Part part
+    while row < rows:
+        last = min(row + p.tile_rows, rows)
+        part.begun = row % TILE_ROWS != 0
+        part.left = to.sum_dy == NULL or (last % TILE_ROWS != 0 and last < rows)
+        own_tile(p, first + row * p.period, last - row, to, part, dy, x, dx)
+        row = last
 
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
+
+cdef inline void columns_of(Backward* p, Py_ssize_t number, Py_ssize_t residue, Columns* to) noexcept nogil:
+    # of one chunk; sums in double begin with zeros
+    cdef Py_ssize_t total = p.period * p.view.inner
+    cdef Py_ssize_t start = residue * p.view.inner
+    cdef double* sums
+    cdef Py_ssize_t q
+    if p.single and p.chunks == 1:
+        to.block_dy, to.block_dyx = <float*>p.dbias + start, <float*>p.dweight + start
+    else:
+        to.block_dy = p.blocks + number * DY_LOW * total + start
+        to.block_dyx = to.block_dy + total
+    if p.single:
+        to.sum_dy = NULL
+        return
+    sums = p.columns + number * sums_of(p) * total + start
+    to.sum_dy, to.sum_dyx = sums + DY * total, sums + DYX * total
+    to.low_dy, to.low_dyx = sums + DY_LOW * total, sums + DYX_LOW * total
+    for q in range(sums_of(p)):
+        memset(sums + q * total, 0, p.view.inner * sizeof(double))
+
 
 cdef inline void chunk(
     Backward* p, Py_ssize_t block, const floating* dy, const floating* x, floating* dx,
 ) noexcept nogil:
     cdef Py_ssize_t residue = block % p.period
     cdef Py_ssize_t number = block // p.period
-    cdef Py_ssize_t total = p.period * p.view.inner
-    cdef double* sums = p.columns + number * sums_of(p) * total + residue * p.view.inner
-    cdef Py_ssize_t q
-    cdef Py_ssize_t last = min((number + 1) * p.chunk_rows, p.view.groups // p.period)
     cdef Py_ssize_t row = number * p.chunk_rows
-    for q in range(sums_of(p)):
-        memset(sums + q * total, 0, p.view.inner * sizeof(double))
+    cdef Py_ssize_t last = min(row + p.chunk_rows, p.view.groups // p.period)
+    cdef Py_ssize_t span = max(<Py_ssize_t>TILE_ROWS, p.tile_rows)
+    cdef Py_ssize_t count
+    cdef Columns to
+    columns_of(p, number, residue, &to)
     while row < last:
-        tile(p, row * p.period + residue, min(<Py_ssize_t>TILE_ROWS, last - row), sums, dy, x, dx)
-        row += TILE_ROWS
+        if floating is float:
+            count = min(span, last - row)
+            if own_unit(p, row * p.period + residue, count):
+                own_blocks(p, row * p.period + residue, count, to, dy, x, dx)
+                row += count
+                continue
+        count = min(<Py_ssize_t>TILE_ROWS, last - row)
+        tile(p, row * p.period + residue, count, &to, dy, x, dx)
+        row += count
+    if p.streamed:
+        stream_end()
 
 
 cdef void chunk_block(void* arguments, Py_ssize_t block) noexcept nogil:
@@ -321,6 +411,24 @@ cdef void chunk_block(void* arguments, Py_ssize_t block) noexcept nogil:
         chunk(p, block, <const double*>p.dy, <const double*>p.x, <double*>p.dx)
     else:
         chunk(p, block, <const float*>p.dy, <const float*>p.x, <float*>p.dx)
+
+
+cdef inline void reduce_blocks(
+    Backward* p, Py_ssize_t first, Py_ssize_t last, Py_ssize_t which, float* y,
+) noexcept nogil:
+    # blocks of single tiles → y (period · n), dweight or dbias, from the first to the last column
+    cdef Py_ssize_t total = p.period * p.view.inner
+    cdef double sums[REDUCED]
+    cdef const float* part
+    cdef Py_ssize_t c, j
+    for j in range(last - first):
+        sums[j] = 0
+    for c in range(p.chunks):
+        part = p.blocks + (c * DY_LOW + which) * total + first
+        for j in range(last - first):
+            sums[j] += part[j]
+    for j in range(last - first):
+        y[first + j] = <float>sums[j]
 
 
 cdef void reduce_block(void* arguments, Py_ssize_t block) noexcept nogil:
@@ -332,6 +440,10 @@ cdef void reduce_block(void* arguments, Py_ssize_t block) noexcept nogil:
     cdef double* sums = p.columns
     cdef double* part
     cdef Py_ssize_t c, j, q
+    if p.single:
+        reduce_blocks(p, first, last, DY, <float*>p.dbias)
+        reduce_blocks(p, first, last, DYX, <float*>p.dweight)
+        return
     for c in range(1, p.chunks):
         part = sums + c * sums_of(p) * total
         for q in range(DY_LOW):
@@ -356,30 +468,57 @@ cdef void run_backward(Backward* p) noexcept nogil:
     cdef Py_ssize_t total = p.period * p.view.inner
     cdef double work = 3.0 * p.view.groups * p.view.inner * (8 if p.double_precision else 4)
     p.distant = work >= DISTANT
+    p.streamed = (
+        work >= STREAMED and not p.double_precision and <size_t>p.dx % LINE == 0
+        and p.view.inner * sizeof(float) % LINE == 0 and p.mask == NULL)
     parallel_for(chunk_block, p, p.chunks * p.period, work)
+    if p.single and p.chunks == 1:
+        return
     # a fourth of the bytes that the sums have: in a few of them another thread, which would fetch them, is no help
     parallel_for(reduce_block, p, (total + REDUCED - 1) // REDUCED, 4.0 * p.chunks * total)
 
 
 # ---- entry point -----------------------------------------------------------------------------------------------------
 
+cdef inline Py_ssize_t tile_rows_of(Py_ssize_t n) noexcept nogil:
+    if n > WIDE_ROW:
+        return PAIR
+    return min(<Py_ssize_t>MOST_TILE_ROWS, max(<Py_ssize_t>1, TILE // (TILE_ROWS * n)) * TILE_ROWS)
+
+
 cdef int backward(const Call* call) noexcept nogil:
     # the view is (1, 1, rows, n), and weight not NULL
     cdef Backward p
     cdef Py_ssize_t rows = call.view.groups // call.period
+    cdef Py_ssize_t total
+    cdef size_t in_double = 0
+    cdef size_t in_float = 0
+    cdef void* scratch
     p.view = call.view
     p.dy, p.x, p.dx, p.weight, p.mask = call.dy, call.x, call.y, call.weight, call.mask
     p.groups = call.groups
     p.dweight, p.dbias = call.dweight, call.dbias
     p.period, p.centered, p.double_precision = call.period, call.centered, call.double_precision
+    p.tile_rows = tile_rows_of(p.view.inner)
     p.chunk_rows = min(<Py_ssize_t>MOST_ROWS, CHUNK // p.view.inner, (rows + SOME_CHUNKS - 1) // SOME_CHUNKS)
     p.chunk_rows = max((p.chunk_rows + 7) // 8 * 8, <Py_ssize_t>LEAST_ROWS, (rows + CHUNKS - 1) // CHUNKS)
     p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows
-    p.columns = <double*>malloc(p.chunks * sums_of(&p) * p.period * p.view.inner * sizeof(double))
-    if p.columns == NULL:
+    p.single = p.chunk_rows <= TILE_ROWS and not p.double_precision
+    if p.single and p.chunks == 1:
+        run_backward(&p)
+        return 0
+    total = p.chunks * p.period * p.view.inner
+    if not p.single:
+        in_double = total * sums_of(&p) * sizeof(double)
+    if p.single or (p.tile_rows < TILE_ROWS and not p.double_precision):
+        in_float = total * DY_LOW * sizeof(float)
+    scratch = malloc(in_double + in_float + LINE)
+    if scratch == NULL:
         return -1
+    p.columns = <double*>(<char*>scratch + -<size_t>scratch % LINE)
+    p.blocks = <float*>(<char*>p.columns + in_double)
     run_backward(&p)
-    free(p.columns)
+    free(scratch)
     return 0
 
 

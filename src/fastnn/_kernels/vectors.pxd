@@ -179,6 +179,30 @@ cdef extern from *:
     #endif
       return pair[0] + pair[1];
     }
+    FASTNN_INLINE void fastnn_totals(const fastnn_d8 *a, double *y) {
+    #if defined(__AVX512F__)
+      /* two rows become one vector of halves, two of these one of quarters, two of these the totals */
+      #define FASTNN_PAIRED(p, q, low, high) _mm512_shuffle_f64x2(p, q, low) + _mm512_shuffle_f64x2(p, q, high)
+      __m512d h02 = FASTNN_PAIRED(a[0].p0, a[2].p0, 0x44, 0xee), h46 = FASTNN_PAIRED(a[4].p0, a[6].p0, 0x44, 0xee);
+      __m512d h13 = FASTNN_PAIRED(a[1].p0, a[3].p0, 0x44, 0xee), h57 = FASTNN_PAIRED(a[5].p0, a[7].p0, 0x44, 0xee);
+      __m512d even = FASTNN_PAIRED(h02, h46, 0x88, 0xdd), odd = FASTNN_PAIRED(h13, h57, 0x88, 0xdd);
+      _mm512_storeu_pd(y, _mm512_unpacklo_pd(even, odd) + _mm512_unpackhi_pd(even, odd));
+    #else
+      for (int k = 0; k < 8; k++) y[k] = fastnn_total(a[k]);
+    #endif
+    }
+    /* y += the first n of 16 floats */
+    FASTNN_INLINE void fastnn_add_first(double *y, fastnn_f16 a, Py_ssize_t n) {
+    #if defined(__AVX512F__)
+      __mmask8 low = (__mmask8)((1u << n) - 1), high = (__mmask8)(((1u << n) - 1) >> 8);
+      _mm512_mask_storeu_pd(y, low, _mm512_maskz_loadu_pd(low, y) + fastnn_low_half(a).p0);
+      if (n > 8) _mm512_mask_storeu_pd(y + 8, high, _mm512_maskz_loadu_pd(high, y + 8) + fastnn_high_half(a).p0);
+    #else
+      float copy[16];
+      fastnn_store(copy, a);
+      for (Py_ssize_t k = 0; k < n; k++) y[k] += copy[k];
+    #endif
+    }
     """
     ctypedef struct d8 "fastnn_d8":
         pass
@@ -196,6 +220,8 @@ cdef extern from *:
     d8 lanes_from "fastnn_from" (d8 a, Py_ssize_t first) noexcept nogil
     # ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7))
     double total "fastnn_total" (d8 a) noexcept nogil
+    # the totals of eight
+    void totals "fastnn_totals" (const d8* a, double* y) noexcept nogil
 
     f16 spread16 "fastnn_spread_f16" (float a) noexcept nogil
     f16 load16 "fastnn_load_f16" (const float* x) noexcept nogil
@@ -209,5 +235,7 @@ cdef extern from *:
     # the first n, 0 < n < 16: no other is read, zero instead, or written
     f16 load_first "fastnn_load_first" (const float* x, Py_ssize_t n) noexcept nogil
     void store_first "fastnn_store_first" (float* y, f16 a, Py_ssize_t n) noexcept nogil
+    # y += the first n, 0 < n < 16
+    void add_first "fastnn_add_first" (double* y, f16 a, Py_ssize_t n) noexcept nogil
     d8 low_half "fastnn_low_half" (f16 a) noexcept nogil
     d8 high_half "fastnn_high_half" (f16 a) noexcept nogil
