@@ -67,9 +67,22 @@ cdef inline void fill_groups(const Running* running, double eps, Group* groups) 
         c += SIDE
 
 
+cdef struct Unbiased:
+    # what takes a variance over so many elements to the unbiased one; mostly the same for all channels
+    double count
+    double factor
+
+
+cdef inline double unbiased_factor(Unbiased* last, double count) noexcept nogil:
+    if count != last.count:
+        last.count = count
+        last.factor = count / (count - 1)
+    return last.factor
+
+
 cdef inline void update_channel(
     const Population* population,           # IN     the channel's, `stride` apart
-    Py_ssize_t instances, Py_ssize_t stride, double momentum,
+    Py_ssize_t instances, Py_ssize_t stride, double momentum, Unbiased* last,
     floating* mean, floating* variance,     # INOUT
 ) noexcept nogil:
     cdef double mean_sum = 0
@@ -82,7 +95,7 @@ cdef inline void update_channel(
             mean_sum += population.mean
             means += 1
         if population.count >= 2:
-            variance_sum += population.variance * (population.count / (population.count - 1))
+            variance_sum += population.variance * unbiased_factor(last, population.count)
             variances += 1
         population += stride
     if means > 1:           # a quotient costs more than a branch that is always taken alike
@@ -99,14 +112,16 @@ cdef inline void update_running(const Running* running, const Population* popula
     # IN population (instances, channels), `groups` in all
     cdef Py_ssize_t channels = running.channels
     cdef Py_ssize_t instances = groups // channels
+    cdef Unbiased last
     cdef Py_ssize_t c
+    last.count = 0
     if running.double_precision:
         for c in range(channels):
             update_channel(
-                population + c, instances, channels, running.momentum, <double*>running.mean + c,
+                population + c, instances, channels, running.momentum, &last, <double*>running.mean + c,
                 <double*>running.variance + c)
     else:
         for c in range(channels):
             update_channel(
-                population + c, instances, channels, running.momentum, <float*>running.mean + c,
+                population + c, instances, channels, running.momentum, &last, <float*>running.mean + c,
                 <float*>running.variance + c)

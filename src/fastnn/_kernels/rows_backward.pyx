@@ -74,6 +74,10 @@ cdef struct Line:
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
 
+cdef inline Py_ssize_t group_of(Backward* p, Py_ssize_t segment) noexcept nogil:
+    return segment // p.entries if p.entries > 1 else segment
+
+
 cdef inline double weight_of(Backward* p, Py_ssize_t g, Py_ssize_t k, floating example) noexcept nogil:
     if p.weight == NULL:
         return 1
@@ -112,12 +116,12 @@ cdef inline void batch_sums(
             sums[s].high = sums[s].low = products[s].high = products[s].low = 0
         plain = floating is float and p.length >= WIDE
         for s in range(first, last):
-            group = p.groups + g + (s // p.entries if p.entries > 1 else s)
+            group = p.groups + g + group_of(p, s)
             shift[s - first] = group.shift
             plain = plain and group.scale == 1
             if p.constant:
                 factors[s - first] = <floating>(
-                    weight_of(p, g + s // p.entries, s % p.entries, x[0]) * group.rstd * group.scale)
+                    weight_of(p, g + group_of(p, s), s % p.entries, x[0]) * group.rstd * group.scale)
         for a in range(p.view.reduced):
             at = a * stride + first * p.length
             if floating is float and plain and p.view.reduced == 1:
@@ -132,13 +136,13 @@ cdef inline void batch_sums(
                     at = a * stride + s * p.length
                     run_products(
                         dy + at, x + at, dx + at if p.distant else NULL, p.length, shift[s - first],
-                        p.groups[g + s // p.entries].scale, sums + s - first, products + s - first)
+                        p.groups[g + group_of(p, s)].scale, sums + s - first, products + s - first)
             if p.constant:
                 at = a * stride + first * p.length
                 scale_runs(dy + at, dx + at, last - first, p.length, factors, p.streamed)
         for s in range(first, last):
             close_segment(
-                sums[s - first], products[s - first], p.groups + g + s // p.entries,
+                sums[s - first], products[s - first], p.groups + g + group_of(p, s),
                 p.segments + 2 * (g * p.entries + s), x[0])
         first = last
 
@@ -234,18 +238,45 @@ cdef inline apart gradient_runs(
         gradient_one(dy + at, x + at, dx + at, n, lines[r].shift, lines[r].factor, lines[r].c1, lines[r].c2)
 
 
-cdef inline Means group_means(Backward* p, Py_ssize_t g, const unsigned char* mask, floating example) noexcept nogil:
-    # mask at the group's start
+cdef inline apart count_elements(
+    Backward* p, Py_ssize_t count, const unsigned char* mask, double* n,
+) noexcept nogil:
+    # that count in each group of a batch; mask at the first one's start
+    cdef Py_ssize_t r
+    for r in range(count):
+        n[r] = <double>count_of(mask + r * p.view.inner, &p.view)
+
+
+cdef inline void batch_means(
+    Backward* p, Py_ssize_t g, Py_ssize_t count, const unsigned char* mask, Means* means, double* weights,
+    floating example,
+) noexcept nogil:
+    # of neighbouring groups, side by side: quotients come in vectors; and the first weight of each. mask at the first
+    # group's start
+    cdef double sum_g[BATCH]
+    cdef double sum_gx[BATCH]
+    cdef double n[BATCH]
     cdef const dd* segment = p.segments + 2 * g * p.entries
-    cdef double sum_g = 0
-    cdef double sum_gx = 0
+    cdef const floating* weight = <const floating*>p.weight
+    cdef Py_ssize_t c = g % p.period
+    cdef bint centered = p.centered
+    cdef Py_ssize_t r, k
     cdef double w
-    cdef Py_ssize_t k
-    for k in range(p.entries):
-        w = weight_of(p, g, k, example)
-        sum_g += w * segment[2 * k].high
-        sum_gx += w * segment[2 * k + 1].high
-    return means_of(sum_g, sum_gx, <double>count_of(mask, &p.view), p.centered, False)
+    for r in range(count):
+        n[r] = <double>(p.view.reduced * p.view.inner)
+    if mask != NULL:
+        count_elements(p, count, mask, n)
+    for r in range(count):
+        weights[r] = weight[c * p.entries] if weight != NULL else 1
+        sum_g[r] = sum_gx[r] = 0
+        for k in range(p.entries):
+            w = weight[c * p.entries + k] if weight != NULL else 1
+            sum_g[r] += w * segment[2 * k].high
+            sum_gx[r] += w * segment[2 * k + 1].high
+        segment += 2 * p.entries
+        c = c + 1 if c + 1 < p.period else 0
+    for r in range(count):
+        means[r] = means_of(sum_g[r], sum_gx[r], n[r], centered, False)
 
 
 cdef inline Line line_of(const Group* group, double weight, const Means* means) noexcept nogil:
@@ -265,12 +296,13 @@ cdef inline void batch_gradients(
     # everything at the start of group g
     cdef Py_ssize_t stride = p.view.groups * p.view.inner
     cdef Means means[BATCH]
+    cdef double weights[BATCH]
     cdef Line lines[BATCH]
     cdef Py_ssize_t r, a, k, at
     cdef bint scaled = False
+    batch_means(p, g, count, mask, means, weights, x[0])
     for r in range(count):
-        means[r] = group_means(p, g + r, mask + r * p.view.inner if mask != NULL else NULL, x[0])
-        lines[r] = line_of(p.groups + g + r, weight_of(p, g + r, 0, x[0]), means + r)
+        lines[r] = line_of(p.groups + g + r, weights[r], means + r)
         scaled = scaled or lines[r].scale != 1
     if floating is float and p.length >= VECTOR and mask == NULL and not scaled and p.entries == 1:
         for a in range(p.view.reduced - 1, -1, -1):     # what was read last is nearest

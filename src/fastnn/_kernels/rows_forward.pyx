@@ -344,12 +344,17 @@ cdef inline Py_ssize_t first_weight(Forward* p, Py_ssize_t g) noexcept nogil:
     return (g % p.period if p.period > 1 else 0) * p.entries
 
 
-cdef inline Line group_line(Forward* p, Py_ssize_t g, const Group* group, floating example) noexcept nogil:
-    # of group g, whose elements share a weight; `example` only chooses the precision
-    cdef Py_ssize_t at = first_weight(p, g)
-    return line_of(
-        group, (<const floating*>p.weight)[at] if p.weight != NULL else 1,
-        (<const floating*>p.bias)[at] if p.bias != NULL else 0)
+cdef inline void group_lines(
+    Forward* p, Py_ssize_t g, Py_ssize_t count, const Group* groups, Line* lines, floating example,
+) noexcept nogil:
+    # of groups g … g + count − 1, in each of which all elements share a weight; `example` only chooses the precision
+    cdef Py_ssize_t at = g % p.period
+    cdef Py_ssize_t r
+    for r in range(count):
+        lines[r] = line_of(
+            groups + r, (<const floating*>p.weight)[at] if p.weight != NULL else 1,
+            (<const floating*>p.bias)[at] if p.bias != NULL else 0)
+        at = at + 1 if at + 1 < p.period else 0
 
 
 cdef inline void apply_run(
@@ -424,8 +429,7 @@ cdef inline void forward_batch(
         p, count, x + start, y + start, p.mask + start if p.mask != NULL else NULL, groups,
         p.population + g if p.population != NULL else NULL)
     if p.shared:
-        for r in range(count):
-            lines[r] = group_line(p, g + r, groups + r, x[0])
+        group_lines(p, g, count, groups, lines, x[0])
         if floating is float and shared_and_simple(p, count, lines):
             for a in range(p.view.reduced - 1, -1, -1):     # what was read last is nearest
                 at = start + a * stride
@@ -510,12 +514,6 @@ cdef void forward_block(void* arguments, Py_ssize_t block) noexcept nogil:
     finish_block(p, first, last)
 
 
-cdef inline void fill_lines(Forward* p, Py_ssize_t groups, floating example) noexcept nogil:
-    cdef Py_ssize_t g
-    for g in range(groups):
-        p.lines[g] = group_line(p, g, p.groups + g, example)
-
-
 cdef void given_block(void* arguments, Py_ssize_t block) noexcept nogil:
     cdef Forward* p = <Forward*>arguments
     cdef Py_ssize_t first = block * p.block
@@ -546,9 +544,9 @@ cdef void run_forward(Forward* p, loop each) noexcept nogil:
     p.simple = False
     if p.given:
         if p.shared and p.double_precision:
-            fill_lines(p, groups, <double>0)
+            group_lines(p, 0, groups, p.groups, p.lines, <double>0)
         elif p.shared:
-            fill_lines(p, groups, <float>0)
+            group_lines(p, 0, groups, p.groups, p.lines, <float>0)
             p.simple = shared_and_simple(p, groups, p.lines)
         p.block = max(<Py_ssize_t>1, BLOCK // p.view.inner)
         each(given_block, p, (runs + p.block - 1) // p.block, work)
