@@ -68,6 +68,8 @@ cdef enum:
 cdef enum:
     # elements that are read before any of them is written
     CHUNK = 64
+    # lanes of float data whose parameters fit into registers, as in columns_forward
+    NARROW = 64
 
 
 cdef inline void prepare(Backward* p, Py_ssize_t number, Unit* unit, floating* parameters) noexcept nogil:
@@ -406,6 +408,32 @@ cdef inline inlined gradient_row(
             j += 1
 
 
+cdef inline inlined gradient_narrow_rows(
+    const floating* dy, const floating* x, floating* dx, const floating* parameters, Layout* layout, Py_ssize_t rows,
+    Py_ssize_t n,
+) noexcept nogil:
+    # n lanes of some rows, so few that their parameters stay in registers; `n` is a constant where this is inlined
+    cdef floating shift[NARROW]
+    cdef floating factor[NARROW]
+    cdef floating constant[NARROW]
+    cdef floating slope[NARROW]
+    cdef floating out[NARROW]
+    cdef Py_ssize_t _r, j
+    for j in range(n):
+        shift[j] = parameters[SHIFT * layout.stride + j]
+        factor[j] = parameters[FACTOR * layout.stride + j]
+        constant[j] = parameters[CONSTANT * layout.stride + j]
+        slope[j] = parameters[SLOPE * layout.stride + j]
+    for _r in range(rows):
+        for j in range(n):
+            out[j] = multiply_add(
+                deviation(x[j], shift[j], <floating>1, False), slope[j], multiply_add(dy[j], factor[j], constant[j]))
+        put(out, dx, n, False)
+        dy += layout.lanes
+        x += layout.lanes
+        dx += layout.lanes
+
+
 cdef inline void gradient_rows(
     const floating* dy, const floating* x, floating* dx, const unsigned char* mask, const floating* parameters,
     Layout* layout, Py_ssize_t rows, Py_ssize_t n, bint constant, bint streamed, bint cold,
@@ -414,6 +442,9 @@ cdef inline void gradient_rows(
     cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t stride = layout.stride
     cdef Py_ssize_t r, at
+    if floating is float and n == NARROW and mask == NULL and not (constant or cold or streamed):
+        gradient_narrow_rows(dy, x, dx, parameters, layout, rows, NARROW)
+        return
     for r in range(rows):
         at = r * lanes
         if constant:
