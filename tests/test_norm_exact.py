@@ -166,14 +166,14 @@ def call(op, x, view, weight, bias, eps):
     return F.group_norm_forward(x, view.shape[-2], weight, bias, eps, channel_axis=-1)
 
 
-def excess(layout, x, eps, rng, gradient="normal"):
+def excess(layout, x, eps, rng, gradient="normal", spread=1.0):
     """What of the operation's results on `x` (one group a row) exceeds the bound: name → units."""
     image, view, op, channels = LAYOUTS[layout](x)
     dtype = x.dtype
     centred = op != "rms_norm"
     if op == "batch_norm":
         eps = eps or 1e-300  # it takes no 0
-    weight = rng.standard_normal(channels).astype(dtype) + dtype.type(1)
+    weight = (spread * rng.standard_normal(channels)).astype(dtype) + dtype.type(1)
     bias = rng.standard_normal(channels).astype(dtype) if centred else None
     dy = GRADIENTS[gradient](rng, image.shape).astype(dtype)
     y, context = call(op, image, view, weight, bias, eps)
@@ -218,6 +218,16 @@ def test_groups_of_a_million(family, layout, dtype):
     rng = generator(family, layout)
     n = 2**20 if layout == "rows" else 2**18
     assert not excess(layout, data(family, rng, 1, n, dtype), FAMILIES[family][1], rng)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_long_sums_of_equal_terms(layout, dtype):
+    """Terms that a running sum would all round in the same direction."""
+    needs_resolution(dtype)
+    rng = generator(layout)
+    x = data("mean/std 1", rng, 1, 2**16 + 40, dtype)
+    assert not excess(layout, x, 1e-5, rng, "constant", spread=0.0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
