@@ -275,3 +275,21 @@ def test_channels_that_bypass_the_caches(pixels):
         channels = slice(first, first + 4)
         for large, small in zip(whole, run(channels), strict=True):
             np.testing.assert_array_equal(large[:, channels], small)
+
+
+@pytest.mark.parametrize("offset", [1, 4, 8])
+@pytest.mark.parametrize(("shape", "channel_axis"), [((3, 16, 90_112), 1), ((3, 90_112, 16), -1)])
+def test_large_results_may_lie_anywhere(shape, channel_axis, offset):
+    """Only whole cache lines bypass the caches: so many numbers behind a line's start there are none."""
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal(shape, np.float32)
+    mean, weight = rng.standard_normal((2, 16), np.float32)
+    memory = np.empty(x.size + 32, np.float32)
+    start = -(memory.ctypes.data // 4) % 16 + offset
+    out = memory[start : start + x.size].reshape(shape)
+    assert 2 * x.nbytes > 32 << 20
+    for training in (True, False):
+        arguments = mean.copy(), mean * mean + 1, weight, None, training
+        F.batch_norm(x, *arguments, channel_axis=channel_axis, out=out)
+        arguments[0][...], arguments[1][...] = mean, mean * mean + 1
+        np.testing.assert_array_equal(out, F.batch_norm(x, *arguments, channel_axis=channel_axis))
