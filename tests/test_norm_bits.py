@@ -183,8 +183,8 @@ def test_zero_strides(name):
         np.testing.assert_array_equal(op.plain(repeated, weight, bias), op.plain(repeated.copy(), weight, bias))
 
 
-# One vector or less, ragged and whole strips, the widest rows whose tiles are whole blocks, pairs of wide rows.
-@pytest.mark.parametrize("n", [3, 16, 17, 40, 64, 96, 130, 512, 513, 768, 1030, 4096])
+# One vector or less, ragged and whole strips, rows in blocks, in fours and in pairs.
+@pytest.mark.parametrize("n", [3, 16, 17, 40, 64, 96, 130, 384, 385, 768, 769, 1030, 4096])
 def test_rows_of_own_weights(n):
     """A row out of float's range goes another way than the rest, and takes the rows of its block with it.
 

@@ -7,11 +7,12 @@ from fastnn._kernels.lanes cimport FLUSH
 from fastnn._kernels.norm cimport Group, claim_lines
 from fastnn._kernels.vectors cimport (
     VECTOR, add, add16, add_first, d8, f16, fma16, high_half, load8, load16, load_first, low_half, multiply16, spread,
-    spread16, store8, store16, store_first, stream16, subtract16, total, totals,
+    spread16, store8, store16, store_first, stream16, subtract16, total, total16, totals, totals16,
 )
 
 cdef enum:
     TILE_ROWS = 8   # so many rows are added in float
+    SHORT = 192     # FLUSH vectors, less four: adding the lanes of a vector takes as many steps
 
 # What the rows of a tile need, of all of them side by side: (ROW_PARAMETERS, TILE_ROWS)
 cdef enum:
@@ -55,12 +56,9 @@ cdef inline Sums with_row(Sums s, f16 dy, f16 x, f16 weight, f16 shift) noexcept
     return with_terms(s, multiply16(dy, weight), subtract16(x, shift))
 
 
-cdef inline d8 folded(f16 a) noexcept nogil:
-    return add(low_half(a), high_half(a))
-
-
 cdef inline d8 widened(f16 a, f16 b, f16 c, f16 d) noexcept nogil:
-    return folded(add16(add16(a, b), add16(c, d)))
+    cdef f16 s = add16(add16(a, b), add16(c, d))
+    return add(low_half(s), high_half(s))
 
 
 cdef inline Sums with_vector(
@@ -75,11 +73,10 @@ cdef inline Sums with_first(
     return with_row(s, load_first(dy, n), load_first(x, n), load_first(weight, n), shift)
 
 
-cdef inline inlined sum_short(
+cdef inline Sums sum_short(
     const float* dy, const float* x, const float* weight, const float* result, Py_ssize_t n, float about,
-    d8* sum_g, d8* sum_gd,
 ) noexcept nogil:
-    # n ≤ FLUSH vectors; additions wait for each other, but not for those of the rows beside
+    # additions wait for each other, but not for those of the rows beside
     cdef f16 shift = spread16(about)
     cdef Sums s = no_sums()
     cdef Py_ssize_t i = 0
@@ -90,8 +87,7 @@ cdef inline inlined sum_short(
         i += VECTOR
     if i < n:
         s = with_first(s, dy + i, x + i, weight + i, shift, n - i)
-    sum_g[0] = folded(s.first)
-    sum_gd[0] = folded(s.second)
+    return s
 
 
 cdef inline inlined sum_long(
@@ -127,7 +123,53 @@ cdef inline inlined sum_long(
     sum_gd[0] = all_gd
 
 
-cdef inline apart own_sums(
+cdef inline apart sums_of_short(
+    const float* dy, const float* x, const float* weight, const float* result, Py_ssize_t stride, Py_ssize_t rows,
+    Py_ssize_t n, const Group* groups, Py_ssize_t period, double* sum_g, double* sum_gd,
+) noexcept nogil:
+    # n ≤ SHORT: so few additions that the lanes too are added in float
+    cdef f16 g[TILE_ROWS]
+    cdef f16 gd[TILE_ROWS]
+    cdef Sums s
+    cdef Py_ssize_t r
+    cdef float about
+    for r in range(rows):
+        about = <float>groups[r * period].shift
+        if result != NULL:
+            s = sum_short(dy + r * stride, x + r * stride, weight, result + r * stride, n, about)
+        else:
+            s = sum_short(dy + r * stride, x + r * stride, weight, NULL, n, about)
+        g[r], gd[r] = s.first, s.second
+    if rows == TILE_ROWS:
+        totals16(g, sum_g)
+        totals16(gd, sum_gd)
+    else:
+        for r in range(rows):
+            sum_g[r] = total16(g[r])
+            sum_gd[r] = total16(gd[r])
+
+
+cdef inline apart sums_of_long(
+    const float* dy, const float* x, const float* weight, const float* result, Py_ssize_t stride, Py_ssize_t rows,
+    Py_ssize_t n, const Group* groups, Py_ssize_t period, double* sum_g, double* sum_gd,
+) noexcept nogil:
+    cdef d8 g[TILE_ROWS]
+    cdef d8 gd[TILE_ROWS]
+    cdef Py_ssize_t r
+    for r in range(rows):
+        sum_long(
+            dy + r * stride, x + r * stride, weight, result + r * stride if result != NULL else NULL, n,
+            <float>groups[r * period].shift, g + r, gd + r)
+    if rows == TILE_ROWS:
+        totals(g, sum_g)
+        totals(gd, sum_gd)
+    else:
+        for r in range(rows):
+            sum_g[r] = total(g[r])
+            sum_gd[r] = total(gd[r])
+
+
+cdef inline void own_sums(
     const float* dy,            # IN   (rows, n), rows lie `stride` apart
     const float* x,             # IN   likewise
     const float* weight,        # IN   (n)
@@ -138,27 +180,10 @@ cdef inline apart own_sums(
     double* sum_g, double* sum_gd,      # OUT  (rows)
 ) noexcept nogil:
     # up to TILE_ROWS rows
-    cdef d8 g[TILE_ROWS]
-    cdef d8 gd[TILE_ROWS]
-    cdef Py_ssize_t r
-    cdef float about
-    for r in range(rows):
-        about = <float>groups[r * period].shift
-        if n > VECTOR * FLUSH:
-            sum_long(
-                dy + r * stride, x + r * stride, weight, result + r * stride if result != NULL else NULL, n, about,
-                g + r, gd + r)
-        elif result != NULL:
-            sum_short(dy + r * stride, x + r * stride, weight, result + r * stride, n, about, g + r, gd + r)
-        else:
-            sum_short(dy + r * stride, x + r * stride, weight, NULL, n, about, g + r, gd + r)
-    if rows == TILE_ROWS:
-        totals(g, sum_g)
-        totals(gd, sum_gd)
+    if n <= SHORT:
+        sums_of_short(dy, x, weight, result, stride, rows, n, groups, period, sum_g, sum_gd)
     else:
-        for r in range(rows):
-            sum_g[r] = total(g[r])
-            sum_gd[r] = total(gd[r])
+        sums_of_long(dy, x, weight, result, stride, rows, n, groups, period, sum_g, sum_gd)
 
 
 # ---- the input's gradient, and sums down the columns -----------------------------------------------------------------

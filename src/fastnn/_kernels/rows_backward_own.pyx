@@ -15,10 +15,10 @@ Design
       float, and a single one of them is the result.
   (D) x̂ is computed from x and the saved statistics by the same formula as in forward.
   (E) Float data without a mask and in its own unit, nearly all there is, takes own_floats.pxd, where sums stay in
-      registers. Tiles are then as large as a near cache takes: a pair of wide rows, whose block of sums waits in
-      memory for the next pair, or the rows of several blocks, so that the latencies of horizontal sums and quotients
-      hide behind each other. What is here in loops over local arrays is for the rest, with the same bits down the
-      columns.
+      registers. Tiles are then as large as the nearest cache takes: two or four wide rows, whose block of sums waits
+      in memory for the next tile, or the rows of several blocks, so that the latencies of horizontal sums and of
+      quotients hide behind each other. What is here in loops over local arrays is for the rest, with the same bits
+      down the columns.
   (F) Large results bypass the caches, which the next tiles then have for themselves.
 """
 
@@ -33,7 +33,7 @@ from fastnn._kernels.lanes cimport (
     FLUSH, LANES, WIDE, WideSum, add_to_lanes, dd, dd_add, dd_scale, merge,
 )
 from fastnn._kernels.norm cimport (
-    DISTANT, LINE, Group, Means, View, claim_lines, count_of, input_gradient, means_of, normalized, offset_of,
+    DISTANT, LINE, Group, Means, View, claim_lines, count_of, input_gradient, means_of, normalized,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.own_floats cimport (
@@ -41,6 +41,7 @@ from fastnn._kernels.own_floats cimport (
 )
 from fastnn._kernels.rows cimport exact_sum_of, sum_of
 from fastnn._kernels.streaming cimport stream_end
+from fastnn._kernels.vectors cimport transpose8
 
 __all__ = ["rows_backward_own"]
 
@@ -58,10 +59,11 @@ cdef enum:
     CHUNKS = 32
     # columns whose chunks are added by one task
     REDUCED = 1024
-    # Rows of a tile in registers: a pair of wide ones, else whole blocks of as many as bring TILE elements.
-    WIDE_ROW = 512
+    # Rows of a tile in registers: part of a block, at least a pair, if a whole one had more than NEAR elements; else
+    # as many blocks as bring MANY.
     PAIR = 2
-    TILE = 2048
+    NEAR = 3072
+    MANY = 2048
     MOST_TILE_ROWS = 64
     # bytes read and written together from which on the result bypasses the caches
     STREAMED = 24 << 20
@@ -85,7 +87,7 @@ cdef struct Backward:
     Py_ssize_t chunks
     bint single                 # a chunk is one block of float data, whose sums stay in float
     double* columns             # scratch (chunks, rows of sums, period · n), see below; unless `single`
-    float* blocks               # scratch (chunks, DY_LOW, period · n): the blocks of pairs, and if `single`
+    float* blocks               # scratch (chunks, DY_LOW, period · n): blocks of several tiles, and if `single`
     void* dweight               # OUT  (period · n)
     void* dbias                 # OUT  likewise
 
@@ -170,25 +172,25 @@ cdef inline apart row_products(
 
 
 cdef inline inlined row_parameters(
-    const Group* group, const RowSums* sums, Py_ssize_t row, double n, bint centered,
+    const RowSums* sums, Py_ssize_t row, double shift, double lo, double rstd, double scale, double n, bint centered,
     floating* parameters,       # OUT  (ROW_PARAMETERS, TILE_ROWS) at the row
 ) noexcept nogil:
     cdef double sum_gx
     cdef Means means
     cdef dd total, total_g
     if floating is float:
-        sum_gx = (sums.gd[row] - group.lo * sums.g[row]) * group.rstd
+        sum_gx = (sums.gd[row] - lo * sums.g[row]) * rstd
     else:
         total_g.high, total_g.low = sums.g[row], sums.g_low[row]
         total.high, total.low = sums.gd[row], sums.gd_low[row]
-        sum_gx = dd_scale(dd_add(total, dd_scale(total_g, -group.lo)), group.rstd).high
+        sum_gx = dd_scale(dd_add(total, dd_scale(total_g, -lo)), rstd).high
     means = means_of(sums.g[row], sum_gx, n, centered, False)
-    parameters[SHIFT * TILE_ROWS] = <floating>group.shift
-    parameters[SCALE * TILE_ROWS] = <floating>group.scale
-    parameters[RSTD * TILE_ROWS] = <floating>group.rstd
-    parameters[OFFSET * TILE_ROWS] = offset_of(group, parameters[0])
-    parameters[C1 * TILE_ROWS] = <floating>(-means.g * group.rstd)
-    parameters[C2 * TILE_ROWS] = <floating>(-means.gx * group.rstd)
+    parameters[SHIFT * TILE_ROWS] = <floating>shift
+    parameters[SCALE * TILE_ROWS] = <floating>scale
+    parameters[RSTD * TILE_ROWS] = <floating>rstd
+    parameters[OFFSET * TILE_ROWS] = <floating>(-lo * rstd)
+    parameters[C1 * TILE_ROWS] = <floating>(-means.g * rstd)
+    parameters[C2 * TILE_ROWS] = <floating>(-means.gx * rstd)
 
 
 cdef inline apart tile_parameters(
@@ -197,15 +199,21 @@ cdef inline apart tile_parameters(
 ) noexcept nogil:
     cdef const Group* group = p.groups + first
     cdef double n = <double>p.view.inner
+    cdef double fields[4 * TILE_ROWS]
     cdef Py_ssize_t r
     if floating is float and rows == TILE_ROWS and p.period == 1 and p.mask == NULL:
-        for r in range(TILE_ROWS):      # side by side, so that roots and quotients do not wait for each other
-            row_parameters(group + r, sums, r, n, p.centered, parameters + r)
+        # side by side, so that roots and quotients do not wait for each other
+        transpose8(&group.shift, fields)
+        for r in range(TILE_ROWS):
+            row_parameters(
+                sums, r, fields[r], fields[TILE_ROWS + r], fields[2 * TILE_ROWS + r], fields[3 * TILE_ROWS + r], n,
+                p.centered, parameters + r)
         return
     for r in range(rows):
         if p.mask != NULL:
             n = <double>count_of(p.mask + (first + r * p.period) * p.view.inner, &p.view)
-        row_parameters(group + r * p.period, sums, r, n, p.centered, parameters + r)
+        row_parameters(sums, r, group.shift, group.lo, group.rstd, group.scale, n, p.centered, parameters + r)
+        group += p.period
 
 
 # ---- the input's gradient, and sums down the columns -----------------------------------------------------------------
@@ -481,9 +489,10 @@ cdef void run_backward(Backward* p) noexcept nogil:
 # ---- entry point -----------------------------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t tile_rows_of(Py_ssize_t n) noexcept nogil:
-    if n > WIDE_ROW:
-        return PAIR
-    return min(<Py_ssize_t>MOST_TILE_ROWS, max(<Py_ssize_t>1, TILE // (TILE_ROWS * n)) * TILE_ROWS)
+    cdef Py_ssize_t rows = PAIR
+    while rows < TILE_ROWS and 2 * rows * n <= NEAR:
+        rows *= 2
+    return min(<Py_ssize_t>MOST_TILE_ROWS, max(rows, MANY // (TILE_ROWS * n) * TILE_ROWS))
 
 
 cdef int backward(const Call* call) noexcept nogil:

@@ -191,6 +191,45 @@ cdef extern from *:
       for (int k = 0; k < 8; k++) y[k] = fastnn_total(a[k]);
     #endif
     }
+    FASTNN_INLINE float fastnn_total_f16(fastnn_f16 a) {
+      float s[16];
+      fastnn_store(s, a);
+      for (int half = 8; half > 2; half /= 2)
+        for (int k = 0; k < half; k++) s[k] += s[k + half];
+      return (s[0] + s[1]) + (s[2] + s[3]);
+    }
+    FASTNN_INLINE void fastnn_totals_f16(const fastnn_f16 *a, double *y) {
+    #if defined(__AVX512F__)
+      #define FASTNN_JOINED(p, q, low, high) _mm512_shuffle_f32x4(p, q, low) + _mm512_shuffle_f32x4(p, q, high)
+      __m512 h01 = FASTNN_JOINED(a[0].p0, a[1].p0, 0x44, 0xee), h23 = FASTNN_JOINED(a[2].p0, a[3].p0, 0x44, 0xee);
+      __m512 h45 = FASTNN_JOINED(a[4].p0, a[5].p0, 0x44, 0xee), h67 = FASTNN_JOINED(a[6].p0, a[7].p0, 0x44, 0xee);
+      __m512 low = FASTNN_JOINED(h01, h23, 0x88, 0xdd), high = FASTNN_JOINED(h45, h67, 0x88, 0xdd);
+      __m512 pairs = _mm512_shuffle_ps(low, high, 0x88) + _mm512_shuffle_ps(low, high, 0xdd);
+      __m512 sums = pairs + _mm512_movehdup_ps(pairs);    /* row k in element 4·(k % 4) + 2·(k / 4) */
+      const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+      _mm512_storeu_pd(y, _mm512_cvtps_pd(_mm512_castps512_ps256(_mm512_permutexvar_ps(order, sums))));
+    #else
+      for (int k = 0; k < 8; k++) y[k] = fastnn_total_f16(a[k]);
+    #endif
+    }
+    /* eight times four doubles → four times eight */
+    FASTNN_INLINE void fastnn_transpose(const double *x, double *y) {
+    #if defined(__AVX512F__)
+      const __m512i even = _mm512_setr_epi64(0, 4, 8, 12, 1, 5, 9, 13);
+      const __m512i odd = _mm512_setr_epi64(2, 6, 10, 14, 3, 7, 11, 15);
+      __m512d a = _mm512_loadu_pd(x), b = _mm512_loadu_pd(x + 8);
+      __m512d c = _mm512_loadu_pd(x + 16), d = _mm512_loadu_pd(x + 24);
+      __m512d p = _mm512_permutex2var_pd(a, even, b), q = _mm512_permutex2var_pd(c, even, d);
+      __m512d r = _mm512_permutex2var_pd(a, odd, b), s = _mm512_permutex2var_pd(c, odd, d);
+      _mm512_storeu_pd(y, _mm512_shuffle_f64x2(p, q, 0x44));
+      _mm512_storeu_pd(y + 8, _mm512_shuffle_f64x2(p, q, 0xee));
+      _mm512_storeu_pd(y + 16, _mm512_shuffle_f64x2(r, s, 0x44));
+      _mm512_storeu_pd(y + 24, _mm512_shuffle_f64x2(r, s, 0xee));
+    #else
+      for (int k = 0; k < 8; k++)
+        for (int j = 0; j < 4; j++) y[8 * j + k] = x[4 * k + j];
+    #endif
+    }
     /* y += the first n of 16 floats */
     FASTNN_INLINE void fastnn_add_first(double *y, fastnn_f16 a, Py_ssize_t n) {
     #if defined(__AVX512F__)
@@ -235,6 +274,12 @@ cdef extern from *:
     # the first n, 0 < n < 16: no other is read, zero instead, or written
     f16 load_first "fastnn_load_first" (const float* x, Py_ssize_t n) noexcept nogil
     void store_first "fastnn_store_first" (float* y, f16 a, Py_ssize_t n) noexcept nogil
+    # in float: halves are added until there are four, then ((s0 + s1) + (s2 + s3))
+    float total16 "fastnn_total_f16" (f16 a) noexcept nogil
+    # of eight, as doubles
+    void totals16 "fastnn_totals_f16" (const f16* a, double* y) noexcept nogil
+    # (8, 4) → (4, 8)
+    void transpose8 "fastnn_transpose" (const double* x, double* y) noexcept nogil
     # y += the first n, 0 < n < 16
     void add_first "fastnn_add_first" (double* y, f16 a, Py_ssize_t n) noexcept nogil
     d8 low_half "fastnn_low_half" (f16 a) noexcept nogil
