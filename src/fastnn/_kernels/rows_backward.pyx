@@ -12,8 +12,8 @@ Design
   (B) The sums Σdy and Σdy·(x − shift) run in double precision (double-double), products included: equal elements round
       alike, and over 10⁵ of them float products would be off by tens of units where the terms cancel. x̂ itself never
       enters them: Σdy·x̂ = rstd·(Σdy·(x − shift) − lo·Σdy).
-  (C) Groups are taken in batches and runs in the order of memory, and float data goes through registers, as in
-      rows_forward (C) and (E).
+  (C) Groups are taken in batches, and float data goes through registers, as in rows_forward (C) and (E). A batch's
+      runs are summed in the order of memory and written in the opposite one: what was read last is nearest.
   (D) dinput = fma(dy, rstd·weight, fma(x − shift, c₂, c₁)), the coefficients computed in double and rounded once.
       With given statistics (evaluation) c₁ = c₂ = 0, so each run is finished when it has been summed.
 """
