@@ -16,6 +16,7 @@ from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport dd, join, two_sum
 from fastnn._kernels.norm cimport LINE, SIDE, Group, Settled, View, inverse_power
 from fastnn._kernels.streaming cimport STREAM_BYTES
+from fastnn._kernels.turned cimport copy_transposed
 from fastnn._kernels.vectors cimport load16, store8, stream16, widen as widen_some
 
 cdef extern from *:
@@ -51,6 +52,8 @@ cdef enum:
     BLOCKS = 64
     # bytes that move while a column's sums become parameters
     CLOSING = 256
+    # numbers of a Group, and arrays of Settled, in the same order
+    FIELDS = 4
     # Rows that are summed strip by strip: so many, or as many as have these elements.
     SUM_ROWS = 16
     SUM_TILE = 8192
@@ -189,7 +192,8 @@ cdef enum:
 
 cdef inline inlined widen(const floating* x, double* wide, Py_ssize_t n) noexcept nogil:
     # n elements into a local array, which stays in registers. From a plain loop GCC 12 reads whole registers of floats
-    # and takes them apart in order to convert the halves: a fifth of the time of a sum.
+    # and takes them apart in order to convert the halves: a fifth of the time of a sum. Where the array is stored, it is
+    # in whole registers, from which the next step has it without waiting.
     cdef Py_ssize_t j
     if floating is float:
         for j in range(n // WIDENED):
@@ -377,16 +381,16 @@ cdef inline bint load_groups(
 
 cdef inline apart gather_groups(const Group* groups, Settled* loaded, Py_ssize_t* ordinary) noexcept nogil:
     # SIDE of them, and how many have scale 1 and a moderate unit
+    copy_transposed(<const double*>groups, FIELDS, SIDE, FIELDS, loaded.shift, SIDE)
+    ordinary[0] = count_ordinary(loaded)
+
+
+cdef inline Py_ssize_t count_ordinary(const Settled* loaded) noexcept nogil:
     cdef Py_ssize_t j
     cdef Py_ssize_t count = 0
     for j in range(SIDE):
-        loaded.shift[j] = groups[j].shift
-        loaded.lo[j] = groups[j].lo
-        loaded.rstd[j] = groups[j].rstd
-        loaded.scale[j] = groups[j].scale
-    for j in range(SIDE):
         count += (loaded.scale[j] == 1) & is_moderate(loaded.rstd[j])
-    ordinary[0] = count
+    return count
 
 
 cdef inline bint is_moderate(double rstd) noexcept nogil:

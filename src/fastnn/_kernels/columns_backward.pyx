@@ -115,10 +115,11 @@ cdef inline apart set_side(
     cdef double factor[SIDE]
     cdef Py_ssize_t j
     for j in range(SIDE):
-        factor[j] = loaded.rstd[j]
+        factor[j] = 1
     if weight != NULL:
-        for j in range(SIDE):
-            factor[j] *= weight[j]
+        widen(weight, factor, SIDE)
+    for j in range(SIDE):
+        factor[j] *= loaded.rstd[j]
     for j in range(SIDE):
         parameters[SHIFT * stride + j] = <floating>loaded.shift[j]
     for j in range(SIDE):
@@ -328,8 +329,7 @@ cdef inline apart close_side(
     for j in range(SIDE):
         totals[p.layout.columns + j] = product[j]
     if weight != NULL:
-        for j in range(SIDE):
-            w[j] = weight[group + j]
+        widen(weight + group, w, SIDE)
     for j in range(SIDE):
         tangent = tangent_of(
             means_of(w[j] * total[j], w[j] * product[j], n[j], centered, constant), loaded.lo[j], loaded.rstd[j])

@@ -497,15 +497,14 @@ cdef inline apart set_side(
     cdef double offset[SIDE]
     cdef Py_ssize_t j
     for j in range(SIDE):
-        factor[j] = loaded.rstd[j]
+        factor[j] = 1
         offset[j] = 0
     if weight != NULL:
-        for j in range(SIDE):
-            factor[j] *= weight[j]
+        widen(weight, factor, SIDE)
     if bias != NULL:
-        for j in range(SIDE):
-            offset[j] = bias[j]
+        widen(bias, offset, SIDE)
     for j in range(SIDE):
+        factor[j] *= loaded.rstd[j]
         offset[j] -= loaded.lo[j] * factor[j]
     for j in range(SIDE):
         parameters[SHIFT * stride + j] = <floating>loaded.shift[j]
