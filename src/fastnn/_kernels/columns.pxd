@@ -191,9 +191,9 @@ cdef enum:
     WIDENED = 8
 
 cdef inline inlined widen(const floating* x, double* wide, Py_ssize_t n) noexcept nogil:
-    # n elements into a local array, which stays in registers. From a plain loop GCC 12 reads whole registers of floats
-    # and takes them apart in order to convert the halves: a fifth of the time of a sum. Where the array is stored, it is
-    # in whole registers, from which the next step has it without waiting.
+    # n elements into a local array, which stays in registers or is stored in whole ones, so that the next step has it
+    # without waiting. From a plain loop GCC 12 reads whole registers of floats and takes them apart in order to convert
+    # the halves: a fifth of the time of a sum.
     cdef Py_ssize_t j
     if floating is float:
         for j in range(n // WIDENED):
