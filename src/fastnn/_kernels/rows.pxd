@@ -26,13 +26,17 @@ cdef enum:
 
 cdef inline Py_ssize_t batch_of(View* view, Py_ssize_t itemsize, Py_ssize_t operands) noexcept nogil:
     # Groups of one batch. Of groups of several runs, the more there are the longer are the neighbouring runs that are
-    # read in one go; but batches are few then, so they are all about as large, and come out even for 2 or 4 threads.
+    # read in one go; but batches are few then, so there are some for every thread, all about as large, and their number
+    # comes out even for 2 or 4 threads.
     cdef Py_ssize_t bytes = view.reduced * view.inner * itemsize
     cdef Py_ssize_t fitting = NEAR // (operands * bytes) if view.reduced == 1 else FAR // ((operands + 1) * bytes)
     cdef Py_ssize_t count = max(<Py_ssize_t>1, min(<Py_ssize_t>BATCH, fitting))
     cdef Py_ssize_t batches
-    if view.reduced > 1 and count < view.groups:
-        batches = ((view.groups + count - 1) // count + 3) // 4 * 4
+    if view.reduced > 1:
+        batches = view.groups * view.reduced * view.inner // BLOCK      # that are worth another thread
+        batches = max((view.groups + count - 1) // count, min(<Py_ssize_t>8, batches))
+        if batches > 1:
+            batches = (batches + 3) // 4 * 4
         count = (view.groups + batches - 1) // batches
     return count
 
