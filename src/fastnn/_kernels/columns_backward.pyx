@@ -593,7 +593,9 @@ cdef void run_backward(Backward* p) noexcept nogil:
     cdef Py_ssize_t tasks = p.layout.outer * p.layout.blocks
     cdef double bytes = 1.0 * p.layout.outer * p.layout.size * (8 if p.double_precision else 4)
     cdef double closing = 1.0 * p.layout.outer * p.layout.columns * CLOSING
-    p.streamed = may_stream(p.dx, &p.layout, 3 * bytes, 8 if p.double_precision else 4)
+    # two operands that are read twice fill the caches sooner than one
+    p.streamed = may_stream(
+        p.dx, &p.layout, (3 if p.constant else 3.5) * bytes, 8 if p.double_precision else 4)
     p.whole = p.layout.blocks > 1 and p.layout.outer < 2 * team_size(units, 3 * bytes)
     if not p.whole:
         parallel_for(unit_task, p, units, 3 * bytes)
