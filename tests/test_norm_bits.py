@@ -175,6 +175,21 @@ def test_a_group_depends_on_no_neighbour(name, dtype):
         assert of_the_others() == expected
 
 
+@pytest.mark.parametrize("n", [16, 17, 31, 32, 49, 63, 64, 65, 96, 200, 768, 1023, 16_001])
+def test_a_row_is_the_same_in_any_company(n):
+    """Rows are taken in batches, the sums of one with the values of another; the longest here lie beyond the caches."""
+    rng = np.random.default_rng(9)
+    x = rng.normal(3, 2, (70, n)).astype(np.float32)
+    weight, bias = rng.normal(0, 1, (2, n)).astype(np.float32)
+    for parameters in ((weight, bias), (weight, None), (None, bias), (None, None)):
+        alone = np.concatenate([F.layer_norm(row[None], n, *parameters) for row in x])
+        for first, count in ((0, 70), (1, 69), (0, 1), (2, 7), (3, 8), (4, 9), (5, 32), (6, 33), (7, 40)):
+            rows = x[first : first + count].copy()
+            assert F.layer_norm(rows, n, *parameters).tobytes() == alone[first : first + count].tobytes()
+            F.layer_norm(rows, n, *parameters, out=rows)
+            assert rows.tobytes() == alone[first : first + count].tobytes()
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_zero_strides(name):
     op = OPERATIONS[name]

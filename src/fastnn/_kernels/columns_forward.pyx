@@ -38,9 +38,10 @@ from fastnn._kernels.lanes cimport (
 )
 from fastnn._kernels.norm cimport (
     COLD, DISTANT, LINE, SIDE, Group, Moments, Population, Settled, Verdict, View, claim_lines, clear_group,
-    close_group, deviation, scale_of, settle_sums,
+    close_group, deviation, scale_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
+from fastnn._kernels.settling cimport settle_sums
 from fastnn._kernels.streaming cimport stream_end
 
 __all__ = ["columns_forward"]

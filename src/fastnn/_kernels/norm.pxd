@@ -133,7 +133,7 @@ cdef inline bint in_range(double square, double guarded, floating example) noexc
         return square <= 8.452712498170644e270 and guarded >= 1.1830521861667747e-271   # 2^±900
 
 
-# ---- closing groups of float data, whose sums are in double precision; SIDE of them at once, as vectors --------------
+# ---- groups of float data, SIDE of them at once: see settling.pxd ----------------------------------------------------
 
 cdef enum:
     SIDE = 8
@@ -141,7 +141,6 @@ cdef enum:
 cdef struct Moments:
     double mean[SIDE]
     double variance[SIDE]
-    double guarded[SIDE]    # variance + eps
 
 
 cdef struct Settled:
@@ -152,74 +151,9 @@ cdef struct Settled:
     double scale[SIDE]
 
 
-cdef inline void find_moments(
-    const double* s1, const double* s2, const double* n, double eps, bint centered, const double* shift,
-    Moments* moments,
-) noexcept nogil:
-    # From s1 = Σ(x − shift), s2 = Σ(x − shift)² with a shift among the data, or another that is not far from the mean.
-    # The square of the mean's distance from one among the data is at most n times the variance, so the difference
-    # keeps 53 − log₂n bits.
-    cdef Py_ssize_t j
-    cdef double lo, variance, each
-    for j in range(SIDE):
-        each = 1 / n[j]
-        lo = s1[j] * each if centered else 0
-        variance = s2[j] * each - lo * lo
-        variance = variance if not variance < 0 else 0      # NaN stays
-        moments.mean[j] = shift[j] + lo
-        moments.variance[j] = variance
-        moments.guarded[j] = variance + eps
-
-
-cdef inline bint settle(Moments* moments, Settled* settled) noexcept nogil:
-    # Statistics in the unit of x·scale; whether every group is fit for its scale. The mean's float part is the shift,
-    # so that x − shift rounds like x − mean, and equal elements give x − shift = 0 and lo = 0: exactly bias. Such a
-    # group without eps has x̂ = 0, the limit of small eps, and no gradient.
-    cdef Py_ssize_t j
-    cdef double mean, guarded, rstd
-    cdef Py_ssize_t misfits = 0
-    for j in range(SIDE):
-        mean = moments.mean[j] * settled.scale[j]
-        guarded = moments.guarded[j]
-        rstd = 1 / (sqrt(guarded) * settled.scale[j])
-        rstd = rstd if not rstd > 8.5e37 else 8.5e37        # 2^126
-        settled.shift[j] = <float>mean
-        settled.lo[j] = mean - settled.shift[j]
-        settled.rstd[j] = rstd if guarded != 0 else 0
-        misfits += 0 if usual(guarded) else 1
-    return misfits == 0
-
-
 cdef inline bint usual(double guarded) noexcept nogil:
     # whether x̂ can be computed in the data's own unit
     return (guarded >= 7.888609052210118e-31) & (guarded <= 1.2676506002282294e30)     # 2^±100
-
-
-cdef inline void find_scales(Moments* moments, Settled* settled) noexcept nogil:
-    # powers of two with which 1/√guarded is an ordinary number; a constant group has no need of one
-    cdef Py_ssize_t j
-    for j in range(SIDE):
-        if moments.variance[j] != 0 and not usual(moments.guarded[j]):
-            settled.scale[j] = inverse_power(sqrt(moments.guarded[j]), <float>0)
-
-
-cdef inline apart settle_scaled(Moments* moments, Settled* settled) noexcept nogil:
-    # groups out of range, in units of their own
-    find_scales(moments, settled)
-    settle(moments, settled)
-
-
-cdef inline inlined settle_sums(
-    const double* s1, const double* s2, const double* n, double eps, bint centered, const double* shift,
-    Moments* moments, Settled* settled,
-) noexcept nogil:
-    # find_moments, then the fields of the groups
-    cdef Py_ssize_t j
-    for j in range(SIDE):
-        settled.scale[j] = 1
-    find_moments(s1, s2, n, eps, centered, shift, moments)
-    if not settle(moments, settled):
-        settle_scaled(moments, settled)
 
 
 # ---- the normalised value ----------------------------------------------------------------------------------------

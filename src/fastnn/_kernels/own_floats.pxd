@@ -161,8 +161,8 @@ cdef inline apart sums_of_long(
             dy + r * stride, x + r * stride, weight, result + r * stride if result != NULL else NULL, n,
             <float>groups[r * period].shift, g + r, gd + r)
     if rows == TILE_ROWS:
-        totals(g, sum_g)
-        totals(gd, sum_gd)
+        store8(sum_g, totals(g))
+        store8(sum_gd, totals(gd))
     else:
         for r in range(rows):
             sum_g[r] = total(g[r])

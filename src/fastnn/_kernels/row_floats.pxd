@@ -49,20 +49,50 @@ cdef inline d8 deviation(const float* x, About about) noexcept nogil:
     return fma8(widen(x), about.one, about.minus)
 
 
-cdef inline Pair with_floats(Pair p, const float* dy, const float* x, About about) noexcept nogil:
+cdef inline Pair with_floats(Pair p, const float* dy, const float* x, Py_ssize_t i, About about) noexcept nogil:
     # Σdy, Σdy·(x − shift); without dy Σ(x − shift), Σ(x − shift)²
-    cdef d8 d = deviation(x, about)
-    return with_terms(p, widen(dy) if dy != NULL else d, d)
+    cdef d8 d = deviation(x + i, about)
+    return with_terms(p, widen(dy + i) if dy != NULL else d, d)
 
 
-cdef inline inlined put_total(Pair p0, Pair p1, Pair p2, Pair p3, bint short, dd* s1, dd* s2) noexcept nogil:
-    if short:
-        s1.high += total(p0.first)
-        s2.high += total(p0.second)
-    else:
-        s1.high += total(add(add(p0.first, p1.first), add(p2.first, p3.first)))
-        s2.high += total(add(add(p0.second, p1.second), add(p2.second, p3.second)))
+cdef inline Pair joined(Pair p, Pair q) noexcept nogil:
+    p.first = add(p.first, q.first)
+    p.second = add(p.second, q.second)
+    return p
 
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+# A run is written in whole vectors. Where they do not come out even, the last one overlaps the one before it: it is
+# computed first and stored last, so that the result may be the input.
+
+cdef struct Affine:
+    f16 shift
+    f16 factor
+    f16 offset
+
+
+cdef inline f16 value(
+    const Affine* a, const float* x, const float* weight, const float* bias, Py_ssize_t i,
+) noexcept nogil:
+    # fma(x − shift, factor, offset), times weight and plus bias where there are such
+    cdef f16 y = fma16(subtract16(load16(x + i), a.shift), a.factor, a.offset)
+    if weight != NULL and bias != NULL:
+        return fma16(y, load16(weight + i), load16(bias + i))
+    if weight != NULL:
+        return multiply16(y, load16(weight + i))
+    if bias != NULL:
+        return add16(y, load16(bias + i))
+    return y
+
+
+cdef inline Affine affine_of(float shift, float factor, float offset) noexcept nogil:
+    cdef Affine a
+    a.shift, a.factor, a.offset = spread16(shift), spread16(factor), spread16(offset)
+    return a
+
+
+# ---- what is asked for before it is read -----------------------------------------------------------------------------
 
 cdef enum:
     # Groups of several runs: a batch's runs form stretches that lie a whole sample apart. Each begins on a page of its
@@ -92,39 +122,90 @@ cdef inline inlined fetch_ahead(
         at += LINE // 4
 
 
-cdef inline inlined sum_one(
-    const float* dy, const float* x, const float* result, Py_ssize_t n, const Ahead* ahead, double shift, bint short,
-    dd* s1, dd* s2,
+# ---- one pass: the values of one run, the sums of another, or both ---------------------------------------------------
+
+cdef enum Passes:
+    VALUES = 1
+    SUMS = 2
+    BOTH = 3
+    STREAMED = 5    # values past the caches: y and n are whole cache lines
+
+
+cdef inline inlined put(Passes passes, float* y, f16 values) noexcept nogil:
+    if passes == STREAMED:
+        stream16(y, values)
+    else:
+        store16(y, values)
+
+
+cdef inline inlined pass_runs(
+    Passes passes, Py_ssize_t n, bint short,
+    const float* x,                                 # IN   (n)
+    float* y,                                       # OUT  (n), the values of x; may be x
+    const Affine* a, const float* weight, const float* bias,
+    const float* dy, const float* next,             # IN   (n): whose sums are taken, see with_floats
+    const float* result,                            # what will be written next, likewise, or NULL
+    const Ahead* ahead,                             # or NULL
+    double shift, Pair* sums,                       # OUT
 ) noexcept nogil:
-    # n ≥ WIDE; `short`, less than two times LANES, and whether there are dy, a result to claim and something ahead are
-    # constants where this is inlined
+    # `passes`, which operands there are, and `short`, less than two times LANES, are constants where this is inlined.
+    # n ≥ VECTOR for values, n ≥ WIDE for sums. Both at once take less time than one after the other: values are bound
+    # by loads and stores, sums by arithmetic.
     cdef About about = around(shift)
-    cdef d8 d
     cdef Pair p0 = no_pair()
     cdef Pair p1 = no_pair()
     cdef Pair p2 = no_pair()
     cdef Pair p3 = no_pair()
-    cdef Py_ssize_t last = n - WIDE
+    cdef d8 d
+    cdef f16 end
+    cdef Py_ssize_t last = n - VECTOR
     cdef Py_ssize_t i = 0
+    cdef Py_ssize_t j
+    if passes & VALUES and n % VECTOR != 0:
+        end = value(a, x, weight, bias, last)
     while not short and n - i >= LANES:
-        if ahead != NULL:
-            fetch_ahead(dy, x, i, LANES, ahead)
-        if result != NULL:
-            claim_lines(result + i, LANES)
-        p0 = with_floats(p0, dy + i if dy != NULL else NULL, x + i, about)
-        p1 = with_floats(p1, dy + i + 8 if dy != NULL else NULL, x + i + 8, about)
-        p2 = with_floats(p2, dy + i + 16 if dy != NULL else NULL, x + i + 16, about)
-        p3 = with_floats(p3, dy + i + 24 if dy != NULL else NULL, x + i + 24, about)
+        if passes & VALUES:
+            put(passes, y + i, value(a, x, weight, bias, i))
+            put(passes, y + i + 16, value(a, x, weight, bias, i + 16))
+        if passes & SUMS:
+            if ahead != NULL:
+                fetch_ahead(dy, next, i, LANES, ahead)
+            if result != NULL:
+                claim_lines(result + i, LANES)
+            p0 = with_floats(p0, dy, next, i, about)
+            p1 = with_floats(p1, dy, next, i + 8, about)
+            p2 = with_floats(p2, dy, next, i + 16, about)
+            p3 = with_floats(p3, dy, next, i + 24, about)
         i += LANES
-    while n - i >= WIDE:
-        p0 = with_floats(p0, dy + i if dy != NULL else NULL, x + i, about)
-        i += WIDE
-    if i < n:       # the last WIDE elements again, without those that have been added
-        d = deviation(x + last, about)
-        if dy == NULL:
-            d = lanes_from(d, i - last)
-        p0 = with_terms(p0, lanes_from(widen(dy + last), i - last) if dy != NULL else d, d)
-    put_total(p0, p1, p2, p3, short, s1, s2)
+    if passes & VALUES:
+        j = i
+        while n - j >= VECTOR:
+            put(passes, y + j, value(a, x, weight, bias, j))
+            j += VECTOR
+        if n % VECTOR != 0:
+            store16(y + last, end)
+    if passes & SUMS:
+        while n - i >= WIDE:
+            p0 = with_floats(p0, dy, next, i, about)
+            i += WIDE
+        if i < n:       # the last WIDE elements again, without those that have been added
+            d = deviation(next + n - WIDE, about)
+            if dy == NULL:
+                d = lanes_from(d, WIDE - (n - i))
+            p0 = with_terms(p0, lanes_from(widen(dy + n - WIDE), WIDE - (n - i)) if dy != NULL else d, d)
+        sums[0] = p0 if short else joined(joined(p0, p1), joined(p2, p3))
+
+
+cdef inline inlined sum_run(
+    const float* dy, const float* x, const float* result, const Ahead* ahead, double shift, Py_ssize_t n, Pair* sums,
+) noexcept nogil:
+    # whether there are dy and something ahead is a constant where this is inlined
+    if n < 2 * LANES:
+        pass_runs(SUMS, n, True, NULL, NULL, NULL, NULL, NULL, dy, x, NULL, NULL, shift, sums)
+    elif result != NULL:
+        pass_runs(SUMS, n, False, NULL, NULL, NULL, NULL, NULL, dy, x, result, ahead, shift, sums)
+    else:
+        pass_runs(SUMS, n, False, NULL, NULL, NULL, NULL, NULL, dy, x, NULL, ahead, shift, sums)
 
 
 cdef inline inlined sum_all(
@@ -132,18 +213,16 @@ cdef inline inlined sum_all(
     const double* shift, dd* s1, dd* s2,
 ) noexcept nogil:
     # whether there are dy and something ahead is a constant where this is inlined
+    cdef Pair sums
     cdef Py_ssize_t r
     for r in range(count):
         if ahead != NULL:
             ahead.left = (count - r) * n
-        if n < 2 * LANES:
-            sum_one(dy + r * n if dy != NULL else NULL, x + r * n, NULL, n, NULL, shift[r], True, s1 + r, s2 + r)
-        elif result != NULL:
-            sum_one(
-                dy + r * n if dy != NULL else NULL, x + r * n, result + r * n, n, ahead, shift[r], False, s1 + r,
-                s2 + r)
-        else:
-            sum_one(dy + r * n if dy != NULL else NULL, x + r * n, NULL, n, ahead, shift[r], False, s1 + r, s2 + r)
+        sum_run(
+            dy + r * n if dy != NULL else NULL, x + r * n, result + r * n if result != NULL else NULL, ahead, shift[r],
+            n, &sums)
+        s1[r].high += total(sums.first)
+        s2[r].high += total(sums.second)
 
 
 cdef inline apart sum_runs(
@@ -196,91 +275,30 @@ cdef inline apart multiply_stretch(
         sum_all(dy, x, result, count, n, &ahead, shift, s1, s2)
 
 
-# ---- values ----------------------------------------------------------------------------------------------------------
-
-# A run is written in whole vectors. Where they do not come out even, the last one overlaps the one before it: it is
-# computed first and stored last, so that the result may be the input.
-
-cdef struct Affine:
-    f16 shift
-    f16 factor
-    f16 offset
-
-
-cdef inline f16 value(Affine a, const float* x, const float* weight, const float* bias) noexcept nogil:
-    # fma(x − shift, factor, offset), times weight and plus bias where there are such
-    cdef f16 y = fma16(subtract16(load16(x), a.shift), a.factor, a.offset)
-    if weight != NULL and bias != NULL:
-        return fma16(y, load16(weight), load16(bias))
-    if weight != NULL:
-        return multiply16(y, load16(weight))
-    if bias != NULL:
-        return add16(y, load16(bias))
-    return y
-
-
-cdef inline inlined apply_one(
-    const float* x, float* y, Py_ssize_t n, Affine a, const float* weight, const float* bias,
-) noexcept nogil:
-    # n ≥ VECTOR; whether there are weight and bias, (n), is constant where this is inlined
-    cdef Py_ssize_t last = n - VECTOR
-    cdef Py_ssize_t i = 0
-    cdef f16 end
-    end = value(a, x + last, weight + last if weight != NULL else NULL, bias + last if bias != NULL else NULL)
-    while i < last:
-        store16(y + i, value(a, x + i, weight + i if weight != NULL else NULL, bias + i if bias != NULL else NULL))
-        i += VECTOR
-    store16(y + last, end)
-
-
 cdef inline inlined stream_affine(
-    const float* x, float* y, Py_ssize_t n, double shift, double factor, double offset,
+    const float* x, float* y, Py_ssize_t n, float shift, float factor, float offset,
 ) noexcept nogil:
     # past the caches: y and n are whole cache lines
     cdef Affine a = affine_of(shift, factor, offset)
-    cdef Py_ssize_t i = 0
-    while i < n:
-        stream16(y + i, value(a, x + i, NULL, NULL))
-        i += VECTOR
+    pass_runs(STREAMED, n, False, x, y, &a, NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL)
 
 
-cdef inline Affine affine_of(double shift, double factor, double offset) noexcept nogil:
-    cdef Affine a
-    a.shift = spread16(<float>shift)
-    a.factor = spread16(<float>factor)
-    a.offset = spread16(<float>offset)
-    return a
-
-
-cdef inline Affine own_affine(const Group* group) noexcept nogil:
-    return affine_of(group.shift, group.rstd, offset_of(group, <float>0))
-
-
-cdef inline apart apply_own_runs(
-    const float* x,             # IN   (count, n)
-    float* y,                   # OUT  likewise; may be x
-    Py_ssize_t count, Py_ssize_t n,
+cdef inline apart apply_affine(
+    const float* x,             # IN   (n), n ≥ VECTOR
+    float* y,                   # OUT  (n); may be x
+    Py_ssize_t n, float shift, float factor, float offset,
     const float* weight,        # IN   (n) or NULL
     const float* bias,          # IN   likewise
-    const Group* groups,        # IN   (count), unscaled
 ) noexcept nogil:
-    cdef Py_ssize_t r
+    cdef Affine a = affine_of(shift, factor, offset)
     if weight != NULL and bias != NULL:
-        for r in range(count):
-            apply_one(x + r * n, y + r * n, n, own_affine(groups + r), weight, bias)
+        pass_runs(VALUES, n, False, x, y, &a, weight, bias, NULL, NULL, NULL, NULL, 0, NULL)
     elif weight != NULL:
-        for r in range(count):
-            apply_one(x + r * n, y + r * n, n, own_affine(groups + r), weight, NULL)
+        pass_runs(VALUES, n, False, x, y, &a, weight, NULL, NULL, NULL, NULL, NULL, 0, NULL)
+    elif bias != NULL:
+        pass_runs(VALUES, n, False, x, y, &a, NULL, bias, NULL, NULL, NULL, NULL, 0, NULL)
     else:
-        for r in range(count):
-            apply_one(x + r * n, y + r * n, n, own_affine(groups + r), NULL, bias)
-
-
-cdef inline inlined apply_affine(
-    const float* x, float* y, Py_ssize_t n, double shift, double factor, double offset,
-) noexcept nogil:
-    # n ≥ VECTOR
-    apply_one(x, y, n, affine_of(shift, factor, offset), NULL, NULL)
+        pass_runs(VALUES, n, False, x, y, &a, NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL)
 
 
 # ---- the input's gradient --------------------------------------------------------------------------------------------

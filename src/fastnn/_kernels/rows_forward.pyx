@@ -13,49 +13,38 @@ Design
   (D) x̂ = fma(x − shift, rstd, −lo·rstd). Where neighbours share a weight, it and bias go into the two coefficients,
       y = fma(x − shift, rstd·weight, bias − lo·rstd·weight); otherwise y = fma(x̂, weight, bias).
   (E) Float data without a mask and in its own unit, nearly all there is, takes row_floats.pxd: the same sums and values
-      in registers, a whole batch in one call. What is here and in rows.pxd in loops over local arrays is for the rest.
+      in registers, a whole batch in one call. Where groups are single runs besides, the sums of the next batch are
+      taken together with the values of the present one (row_batches.pxd); beyond the caches the two are kept apart,
+      since sums alone have more lines on their way. Loops over local arrays, in rows.pxd and row_values.pxd, are for
+      the rest.
 """
 
 cimport numpy as cnp
 from cython cimport floating
-from libc.math cimport fabs
 from libc.stdlib cimport free, malloc
 
 from fastnn._kernels._plan cimport Finish, Operands, Step, finish_of, loop
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels.fused cimport multiply_add
-from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.inlining cimport apart
 from fastnn._kernels.lanes cimport WIDE, dd
 from fastnn._kernels.norm cimport (
     COLD, DISTANT, SIDE, Group, Moments, Population, Settled, Verdict, View, clear_group, close_group, count_of,
-    deviation, first_counted, normalized, offset_of, scale_of, settle_sums, start_of,
+    first_counted, scale_of, start_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.row_floats cimport apply_affine, apply_own_runs, stream_affine, sum_runs, sum_stretch
-from fastnn._kernels.rows cimport BATCH, BLOCK, batch_of, block_of, jump_after, may_stream, run_sums
+from fastnn._kernels.row_batches cimport MANY, SIDES, Lines, Sums, clear_sums, sum_batch, write_batch
+from fastnn._kernels.row_floats cimport apply_affine, stream_affine, sum_runs, sum_stretch
+from fastnn._kernels.row_values cimport Line, apply_line, apply_own_run, line_of, may_join
+from fastnn._kernels.rows cimport BATCH, BLOCK, NEAR, batch_of, block_of, jump_after, may_stream, run_sums
+from fastnn._kernels.settling cimport (
+    Moments8, Settled8, moments_of, put_groups, settle8, settle_sums, store_settled,
+)
 from fastnn._kernels.streaming cimport stream_end
-from fastnn._kernels.vectors cimport VECTOR
+from fastnn._kernels.vectors cimport VECTOR, d8, load8, multiply8, narrow, spread, store8, subtract8, totals
 
 cnp.import_array()
 
 __all__ = ["NormStep", "rows_forward"]
-
-cdef enum:
-    CHUNK = 64
-    SHORT_CHUNK = 16
-
-
-cdef struct Line:
-    # y = fma(x·scale − shift, factor, offset), or fma(fma(x·scale − shift, rstd, −lo·rstd), weight, bias) where
-    # rstd·weight may not be a normal number of the data's precision
-    double shift
-    double scale
-    double factor
-    double offset
-    bint folded
-    double rstd
-    double weight
-    double bias
 
 
 cdef struct Forward:
@@ -77,6 +66,8 @@ cdef struct Forward:
     Py_ssize_t length           # I / entries
     bint shared                 # a group has one weight and one bias
     bint simple                 # and all lines are folded and unscaled, with given statistics
+    bint uniform                # or all groups have the same, one for each element
+    bint floats                 # runs of float data without a mask, each with its own statistics
     bint distant                # the result does not fit a near cache
     bint streamed               # nor any
     Py_ssize_t batch            # groups
@@ -142,11 +133,7 @@ cdef inline apart close_floats(
         t1[j] = s1[j].high
         t2[j] = s2[j].high
     settle_sums(t1, t2, n, p.eps, p.centered, shift, &moments, &settled)
-    for j in range(count):
-        groups[j].shift = settled.shift[j]
-        groups[j].lo = settled.lo[j]
-        groups[j].rstd = settled.rstd[j]
-        groups[j].scale = settled.scale[j]
+    put_groups(&settled, count, groups)
     if population != NULL:
         put_populations(count, n, &moments, population)
     if mask != NULL:
@@ -206,138 +193,6 @@ cdef inline void batch_statistics(
                     population + r if population != NULL else NULL)
 
 
-# ---- applying them: neighbours share a weight ------------------------------------------------------------------------
-
-cdef inline Line line_of(const Group* group, double weight, double bias) noexcept nogil:
-    cdef Line line
-    line.shift = group.shift
-    line.scale = group.scale
-    line.rstd = group.rstd
-    line.weight = weight
-    line.bias = bias
-    line.folded = weight == 0 or (8.673617379884035e-19 <= fabs(weight) <= 1.152921504606847e18)     # 2^±60
-    line.factor = group.rstd * weight if line.folded else group.rstd
-    line.offset = bias - group.lo * group.rstd * weight if line.folded else -group.lo * group.rstd
-    return line
-
-
-cdef inline inlined shared_chunk(
-    const floating* x, floating* y, Py_ssize_t n, floating shift, floating scale, floating factor, floating offset,
-    bint cold,
-) noexcept nogil:
-    # up to CHUNK elements, read before any is written: x may be y, and the compiler needs no test of overlap.
-    # `n` and `cold` are constants where this is inlined, here and below.
-    cdef floating out[CHUNK]
-    cdef Py_ssize_t j
-    for j in range(n):
-        out[j] = multiply_add(deviation(x[j], shift, scale, cold), factor, offset)
-    for j in range(n):
-        y[j] = out[j]
-
-
-cdef inline inlined shared_run(
-    const floating* x,          # IN   (n)
-    floating* y,                # OUT  (n); may be x
-    Py_ssize_t n, const Line* line, bint cold,
-) noexcept nogil:
-    cdef floating shift = <floating>line.shift
-    cdef floating scale = <floating>line.scale
-    cdef floating factor = <floating>line.factor
-    cdef floating offset = <floating>line.offset
-    cdef Py_ssize_t i = 0
-    while n - i >= CHUNK:
-        shared_chunk(x + i, y + i, CHUNK, shift, scale, factor, offset, cold)
-        i += CHUNK
-    while n - i >= SHORT_CHUNK:
-        shared_chunk(x + i, y + i, SHORT_CHUNK, shift, scale, factor, offset, cold)
-        i += SHORT_CHUNK
-    if i < n and n >= SHORT_CHUNK and x != y:       # the last elements, some of them a second time
-        shared_chunk(x + n - SHORT_CHUNK, y + n - SHORT_CHUNK, SHORT_CHUNK, shift, scale, factor, offset, cold)
-        return
-    while i < n:
-        shared_chunk(x + i, y + i, 1, shift, scale, factor, offset, cold)
-        i += 1
-
-
-cdef inline apart apply_line(const floating* x, floating* y, Py_ssize_t n, const Line* line) noexcept nogil:
-    cdef Py_ssize_t i
-    if line.folded and line.scale == 1:
-        if floating is float and n >= VECTOR:
-            apply_affine(x, y, n, line.shift, line.factor, line.offset)
-        else:
-            shared_run(x, y, n, line, False)
-        return
-    shared_run(x, y, n, line, True)
-    if not line.folded:
-        for i in range(n):
-            y[i] = multiply_add(y[i], <floating>line.weight, <floating>line.bias)
-
-
-# ---- applying them: each element has its own weight ------------------------------------------------------------------
-
-cdef inline inlined own_chunk(
-    const floating* x, floating* y, Py_ssize_t n, const floating* weight, const floating* bias, bint weighted,
-    bint biased, floating shift, floating scale, floating rstd, floating offset, bint cold,
-) noexcept nogil:
-    # `weighted` and `biased` are constants too
-    cdef floating out[CHUNK]
-    cdef floating value
-    cdef Py_ssize_t j
-    for j in range(n):
-        value = normalized(x[j], shift, rstd, offset, scale, cold)
-        if weighted and biased:
-            value = multiply_add(value, weight[j], bias[j])
-        elif weighted:
-            value = value * weight[j]
-        elif biased:
-            value = value + bias[j]
-        out[j] = value
-    for j in range(n):
-        y[j] = out[j]
-
-
-cdef inline inlined apply_own(
-    const floating* x,          # IN   (n)
-    floating* y,                # OUT  (n); may be x
-    Py_ssize_t n,
-    const floating* weight,     # IN   (n), if `weighted`
-    const floating* bias,       # IN   (n), if `biased`
-    bint weighted, bint biased, const Group* group, bint cold,
-) noexcept nogil:
-    # a run in which each element has its own weight: y = x̂·weight + bias
-    cdef floating shift = <floating>group.shift
-    cdef floating rstd = <floating>group.rstd
-    cdef floating offset = offset_of(group, shift)
-    cdef floating scale = <floating>group.scale
-    cdef Py_ssize_t i = 0
-    while n - i >= CHUNK:
-        own_chunk(x + i, y + i, CHUNK, weight + i, bias + i, weighted, biased, shift, scale, rstd, offset, cold)
-        i += CHUNK
-    while n - i >= SHORT_CHUNK:
-        own_chunk(x + i, y + i, SHORT_CHUNK, weight + i, bias + i, weighted, biased, shift, scale, rstd, offset, cold)
-        i += SHORT_CHUNK
-    if i < n and n >= SHORT_CHUNK and x != y:       # the last elements, some of them a second time
-        i = n - SHORT_CHUNK
-        own_chunk(x + i, y + i, SHORT_CHUNK, weight + i, bias + i, weighted, biased, shift, scale, rstd, offset, cold)
-        return
-    while i < n:
-        own_chunk(x + i, y + i, 1, weight + i, bias + i, weighted, biased, shift, scale, rstd, offset, cold)
-        i += 1
-
-
-cdef inline apart apply_own_run(
-    const floating* x, floating* y, Py_ssize_t n, const floating* weight, const floating* bias, const Group* group,
-) noexcept nogil:
-    if group.scale != 1:
-        apply_own(x, y, n, weight, bias, weight != NULL, bias != NULL, group, True)
-    elif weight != NULL and bias != NULL:
-        apply_own(x, y, n, weight, bias, True, True, group, False)
-    elif weight != NULL:
-        apply_own(x, y, n, weight, bias, True, False, group, False)
-    else:
-        apply_own(x, y, n, weight, bias, False, True, group, False)
-
-
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t first_weight(Forward* p, Py_ssize_t g) noexcept nogil:
@@ -372,10 +227,134 @@ cdef inline void apply_run(
         for k in range(p.entries):
             segment = line_of(group, weight[k] if weight != NULL else 1, bias[k] if bias != NULL else 0)
             apply_line(x + k * p.length, y + k * p.length, p.length, &segment)
-    elif floating is float and p.view.inner >= VECTOR and group.scale == 1:
-        apply_own_runs(x, y, 1, p.view.inner, weight, bias, group)
     else:
         apply_own_run(x, y, p.view.inner, weight, bias, group)
+
+
+# ---- float data, groups of one run each ------------------------------------------------------------------------------
+
+cdef inline apart gather_weights(
+    Forward* p, Py_ssize_t g, Py_ssize_t count, double* weight, double* bias, bint* simple,
+) noexcept nogil:
+    # of groups that have one weight each
+    cdef Py_ssize_t at = g % p.period
+    cdef Py_ssize_t j
+    for j in range(count):
+        if p.weight != NULL:
+            weight[j] = (<const float*>p.weight)[at]
+            simple[0] = simple[0] and may_join(weight[j])
+        if p.bias != NULL:
+            bias[j] = (<const float*>p.bias)[at]
+        at = at + 1 if at + 1 < p.period else 0
+
+
+cdef inline apart put_side(
+    Forward* p, Py_ssize_t g, Py_ssize_t count, const Moments8* moments, const Settled8* settled,
+) noexcept nogil:
+    cdef Settled fields
+    cdef double mean[SIDE]
+    cdef double variance[SIDE]
+    cdef Py_ssize_t j
+    if p.groups != NULL:
+        store_settled(settled[0], &fields)
+        put_groups(&fields, count, p.groups + g)
+    if p.population != NULL:
+        store8(mean, moments.mean)
+        store8(variance, moments.variance)
+        for j in range(count):
+            p.population[g + j].mean = mean[j]
+            p.population[g + j].variance = variance[j]
+            p.population[g + j].count = <double>p.view.inner
+
+
+cdef inline apart close_side(
+    Forward* p, Py_ssize_t g, Py_ssize_t count, const double* shift, const d8* first, const d8* second,
+    Settled8* settled, float* line_shift, float* line_factor, float* line_offset, bint* simple,
+) noexcept nogil:
+    # up to SIDE groups: sums → statistics and lines; `simple`, whether the lines are all that their values need
+    cdef Moments8 moments = moments_of(
+        totals(first), totals(second), spread(<double>p.view.inner), p.eps, p.centered, load8(shift))
+    cdef double weight[SIDE]
+    cdef double bias[SIDE]
+    cdef d8 factor, offset
+    cdef Py_ssize_t j
+    simple[0] = settle8(&moments, settled)
+    factor = settled.rstd
+    offset = multiply8(settled.lo, factor)
+    if p.shared:
+        for j in range(SIDE):
+            weight[j], bias[j] = 1, 0
+        if p.weight != NULL or p.bias != NULL:
+            gather_weights(p, g, count, weight, bias, simple)
+        factor = multiply8(factor, load8(weight))
+        offset = subtract8(load8(bias), multiply8(offset, load8(weight)))
+    else:
+        offset = subtract8(spread(-0.0), offset)        # −0, which leaves a zero its sign
+    narrow(line_shift, settled.shift)
+    narrow(line_factor, factor)
+    narrow(line_offset, offset)
+    if p.groups != NULL or p.population != NULL:
+        put_side(p, g, count, &moments, settled)
+
+
+cdef inline apart write_side(
+    Forward* p, Py_ssize_t g, Py_ssize_t count, const float* x, float* y, const Settled8* settled,
+) noexcept nogil:
+    # one group after the other
+    cdef Group groups[SIDE]
+    cdef Line lines[SIDE]
+    cdef Settled fields
+    cdef Py_ssize_t r, at
+    store_settled(settled[0], &fields)
+    put_groups(&fields, count, groups)
+    if p.shared:
+        group_lines(p, g, count, groups, lines, <float>0)
+    for r in range(count):
+        at = (g + r) * p.view.inner
+        apply_run(p, g + r, x + at, y + at, groups + r, lines + r)
+
+
+cdef inline void forward_floats(
+    Forward* p, Py_ssize_t first, Py_ssize_t last, const float* x, float* y,
+) noexcept nogil:
+    # groups of one run each, without a mask
+    cdef Py_ssize_t n = p.view.inner
+    cdef Py_ssize_t g = first
+    cdef Py_ssize_t count = min(p.batch, last - g)
+    cdef Py_ssize_t more
+    cdef const float* weight = <const float*>p.weight if not p.shared else NULL
+    cdef const float* bias = <const float*>p.bias if not p.shared else NULL
+    cdef Sums sums
+    cdef Lines lines
+    cdef Settled8 settled[SIDES]
+    cdef bint near = not p.distant and not p.streamed
+    cdef bint simple, each
+    cdef Py_ssize_t j
+    clear_sums(&sums)
+    sum_batch(x + g * n, y + g * n if p.distant else NULL, count, n, p.centered, &sums)
+    while count > 0:
+        simple = p.uniform
+        j = 0
+        while j < count:
+            close_side(
+                p, g + j, min(<Py_ssize_t>SIDE, count - j), sums.shift + j, sums.first + j, sums.second + j,
+                settled + j // SIDE, lines.shift + j, lines.factor + j, lines.offset + j, &each)
+            simple = simple and each
+            j += SIDE
+        more = min(p.batch, last - g - count)
+        if simple:
+            write_batch(
+                x + g * n, y + g * n, &lines, count, n, weight, bias, more if near else 0, p.streamed, p.centered,
+                &sums)
+        else:
+            j = 0
+            while j < count:
+                write_side(p, g + j, min(<Py_ssize_t>SIDE, count - j), x, y, settled + j // SIDE)
+                j += SIDE
+        g += count
+        count = more
+        if not (near and simple):
+            sum_batch(x + g * n, y + g * n if p.distant else NULL, count, n, p.centered, &sums)
 
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
@@ -401,18 +380,7 @@ cdef inline apart apply_lines(
             stream_affine(x + r * n, y + r * n, n, lines[r].shift, lines[r].factor, lines[r].offset)
         return
     for r in range(count):
-        apply_affine(x + r * n, y + r * n, n, lines[r].shift, lines[r].factor, lines[r].offset)
-
-
-cdef inline bint own_and_unscaled(Forward* p, Py_ssize_t count, const Group* groups) noexcept nogil:
-    # rows that have the same weights, one for each place, as layer norm's: they are written in one go
-    cdef Py_ssize_t r
-    cdef Py_ssize_t scaled = 0
-    if p.shared or p.length != 1 or p.period != 1 or p.view.reduced != 1 or p.view.inner < VECTOR:
-        return False
-    for r in range(count):
-        scaled += groups[r].scale != 1
-    return scaled == 0
+        apply_affine(x + r * n, y + r * n, n, lines[r].shift, lines[r].factor, lines[r].offset, NULL, NULL)
 
 
 cdef inline void forward_batch(
@@ -435,10 +403,6 @@ cdef inline void forward_batch(
                 at = start + a * stride
                 apply_lines(x + at, y + at, count, p.view.inner, lines, p.streamed)
             return
-    if floating is float and own_and_unscaled(p, count, groups):
-        apply_own_runs(
-            x + start, y + start, count, p.view.inner, <const float*>p.weight, <const float*>p.bias, groups)
-        return
     for a in range(p.view.reduced):
         for r in range(count):
             at = start + a * stride + r * p.view.inner
@@ -507,6 +471,8 @@ cdef void forward_block(void* arguments, Py_ssize_t block) noexcept nogil:
     cdef Py_ssize_t last = min(first + p.block, p.view.outer * p.view.groups)
     if p.double_precision:
         forward_groups(p, first, last, <const double*>p.x, <double*>p.y)
+    elif p.floats:
+        forward_floats(p, first, last, <const float*>p.x, <float*>p.y)
     else:
         forward_groups(p, first, last, <const float*>p.x, <float*>p.y)
     if p.streamed:
@@ -527,6 +493,12 @@ cdef void given_block(void* arguments, Py_ssize_t block) noexcept nogil:
     finish_block(p, first, last)
 
 
+cdef inline Py_ssize_t batch_of_floats(View* view, Py_ssize_t bytes) noexcept nogil:
+    # runs that fill so many, whole SIDEs if they are more
+    cdef Py_ssize_t count = max(<Py_ssize_t>1, min(<Py_ssize_t>MANY, bytes // (4 * view.inner)))
+    return count if count < SIDE else count // SIDE * SIDE
+
+
 cdef void run_forward(Forward* p, loop each) noexcept nogil:
     cdef Py_ssize_t groups = p.view.outer * p.view.groups
     cdef Py_ssize_t runs = groups * p.view.reduced
@@ -542,6 +514,8 @@ cdef void run_forward(Forward* p, loop each) noexcept nogil:
         and may_stream(p.y, &p.view, work))
     p.distant = p.distant and not p.streamed
     p.simple = False
+    p.uniform = p.shared or (p.length == 1 and p.period == 1)
+    p.floats = not p.double_precision and p.mask == NULL and p.view.reduced == 1 and p.view.inner >= VECTOR
     if p.given:
         if p.shared and p.double_precision:
             group_lines(p, 0, groups, p.groups, p.lines, <double>0)
@@ -552,6 +526,8 @@ cdef void run_forward(Forward* p, loop each) noexcept nogil:
         each(given_block, p, (runs + p.block - 1) // p.block, work)
     else:
         p.batch = batch_of(&p.view, itemsize, 1)
+        if p.floats:
+            p.batch = batch_of_floats(&p.view, NEAR if p.distant or p.streamed else NEAR // 2)
         p.block = block_of(&p.view, p.batch)
         each(forward_block, p, (groups + p.block - 1) // p.block, work)
 

@@ -27,6 +27,12 @@ cdef extern from *:
       #define fastnn_part_stream(y, a) _mm512_stream_ps(y, a)
       #define fastnn_part_fma_d8(a, b, c) _mm512_fmadd_pd(a, b, c)
       #define fastnn_part_fma_f16(a, b, c) _mm512_fmadd_ps(a, b, c)
+      #define fastnn_part_larger(a, b) _mm512_max_pd(a, b)
+      #define fastnn_part_smaller(a, b) _mm512_min_pd(a, b)
+      #define fastnn_part_root(a) _mm512_sqrt_pd(a)
+      #define fastnn_part_rounded(a) _mm512_cvtps_pd(_mm512_cvtpd_ps(a))
+      #define fastnn_part_narrow(y, a) _mm256_storeu_ps(y, _mm512_cvtpd_ps(a))
+      #define fastnn_part_all(m) (_mm512_movepi64_mask((__m512i)(m)) == 255)
     #elif defined(__AVX__)
       typedef __m256d fastnn_part_d8;
       typedef __m256 fastnn_part_f16;
@@ -41,6 +47,12 @@ cdef extern from *:
       #define fastnn_part_stream(y, a) _mm256_stream_ps(y, a)
       #define fastnn_part_fma_d8(a, b, c) _mm256_fmadd_pd(a, b, c)
       #define fastnn_part_fma_f16(a, b, c) _mm256_fmadd_ps(a, b, c)
+      #define fastnn_part_larger(a, b) _mm256_max_pd(a, b)
+      #define fastnn_part_smaller(a, b) _mm256_min_pd(a, b)
+      #define fastnn_part_root(a) _mm256_sqrt_pd(a)
+      #define fastnn_part_rounded(a) _mm256_cvtps_pd(_mm256_cvtpd_ps(a))
+      #define fastnn_part_narrow(y, a) _mm_storeu_ps(y, _mm256_cvtpd_ps(a))
+      #define fastnn_part_all(m) (_mm256_movemask_pd((__m256d)(m)) == 15)
       static const int fastnn_ones[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
     #else
       typedef double fastnn_part_d8 __attribute__((vector_size(16)));
@@ -60,6 +72,14 @@ cdef extern from *:
       #else
         #define fastnn_part_stream(y, a) fastnn_part_store_f16(y, a)
       #endif
+      #define fastnn_part_larger(a, b) (fastnn_part_d8){a[0] > b[0] ? a[0] : b[0], a[1] > b[1] ? a[1] : b[1]}
+      #define fastnn_part_smaller(a, b) (fastnn_part_d8){a[0] < b[0] ? a[0] : b[0], a[1] < b[1] ? a[1] : b[1]}
+      #define fastnn_part_root(a) (fastnn_part_d8){__builtin_sqrt(a[0]), __builtin_sqrt(a[1])}
+      typedef float fastnn_two_floats __attribute__((vector_size(8)));  /* {(float)a[0], …} GCC 12 would not round */
+      #define fastnn_part_rounded(a) \\
+        __builtin_convertvector(__builtin_convertvector(a, fastnn_two_floats), fastnn_part_d8)
+      #define fastnn_part_narrow(y, a) ((y)[0] = (float)a[0], (y)[1] = (float)a[1])
+      #define fastnn_part_all(m) ((m)[0] & (m)[1])
       #if defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMA)     /* as in fused.pxd */
         #define FASTNN_ONE(f, a, b, c, k) f((a)[k], (b)[k], (c)[k])
         #define fastnn_part_fma_d8(a, b, c) (fastnn_part_d8){ \\
@@ -72,6 +92,7 @@ cdef extern from *:
         #define fastnn_part_fma_f16(a, b, c) ((a) * (b) + (c))
       #endif
     #endif
+    typedef long long fastnn_integers __attribute__((vector_size(8 * FASTNN_LANES_PART), aligned(8), may_alias));
     typedef struct { FASTNN_PARTS(d8); } fastnn_d8;
     typedef struct { FASTNN_PARTS(f16); } fastnn_f16;
 
@@ -80,6 +101,17 @@ cdef extern from *:
     #define FASTNN_ADD(k) r.p##k = a.p##k + b.p##k;
     #define FASTNN_SUBTRACT(k) r.p##k = a.p##k - b.p##k;
     #define FASTNN_MULTIPLY(k) r.p##k = a.p##k * b.p##k;
+    #define FASTNN_DIVIDE(k) r.p##k = a.p##k / b.p##k;
+    #define FASTNN_LARGER(k) r.p##k = fastnn_part_larger(a.p##k, b.p##k);
+    #define FASTNN_SMALLER(k) r.p##k = fastnn_part_smaller(a.p##k, b.p##k);
+    #define FASTNN_ROOT(k) r.p##k = fastnn_part_root(a.p##k);
+    #define FASTNN_ROUNDED(k) r.p##k = fastnn_part_rounded(a.p##k);
+    #define FASTNN_UNLESS(k) r.p##k = \
+      (fastnn_part_d8)((fastnn_integers)a.p##k & (fastnn_integers)(b.p##k != (fastnn_part_d8){0}));
+    #define FASTNN_NARROW(k) fastnn_part_narrow(y + FASTNN_LANES_PART * k, a.p##k);
+    #define FASTNN_BETWEEN(k) if (!fastnn_part_all( \
+      (fastnn_integers)(a.p##k >= least - (fastnn_part_d8){0}) & \
+      (fastnn_integers)(a.p##k <= most - (fastnn_part_d8){0}))) return 0;
     #define FASTNN_FMA_d8(k) r.p##k = fastnn_part_fma_d8(a.p##k, b.p##k, c.p##k);
     #define FASTNN_FMA_f16(k) r.p##k = fastnn_part_fma_f16(a.p##k, b.p##k, c.p##k);
     #define FASTNN_LOAD_d8(k) r.p##k = fastnn_part_load_d8(x + FASTNN_LANES_PART * k);
@@ -101,16 +133,25 @@ cdef extern from *:
     FASTNN_FUNCTION(f16, subtract_f16, (fastnn_f16 a, fastnn_f16 b), FASTNN_SUBTRACT)
     FASTNN_FUNCTION(f16, multiply_f16, (fastnn_f16 a, fastnn_f16 b), FASTNN_MULTIPLY)
     FASTNN_FUNCTION(d8, widen, (const float *x), FASTNN_WIDEN)
+    FASTNN_FUNCTION(d8, subtract_d8, (fastnn_d8 a, fastnn_d8 b), FASTNN_SUBTRACT)
+    FASTNN_FUNCTION(d8, multiply_d8, (fastnn_d8 a, fastnn_d8 b), FASTNN_MULTIPLY)
+    FASTNN_FUNCTION(d8, divide, (fastnn_d8 a, fastnn_d8 b), FASTNN_DIVIDE)
+    FASTNN_FUNCTION(d8, larger, (fastnn_d8 a, fastnn_d8 b), FASTNN_LARGER)
+    FASTNN_FUNCTION(d8, smaller, (fastnn_d8 a, fastnn_d8 b), FASTNN_SMALLER)
+    FASTNN_FUNCTION(d8, root, (fastnn_d8 a), FASTNN_ROOT)
+    FASTNN_FUNCTION(d8, rounded, (fastnn_d8 a), FASTNN_ROUNDED)
+    FASTNN_FUNCTION(d8, unless_zero, (fastnn_d8 a, fastnn_d8 b), FASTNN_UNLESS)
+    FASTNN_INLINE int fastnn_between(fastnn_d8 a, double least, double most) { FASTNN_EACH(FASTNN_BETWEEN) return 1; }
+    FASTNN_INLINE void fastnn_narrow(float *y, fastnn_d8 a) { FASTNN_EACH(FASTNN_NARROW) }
     FASTNN_INLINE void fastnn_store(float *y, fastnn_f16 a) { FASTNN_EACH(FASTNN_STORE_f16) }
     FASTNN_INLINE void fastnn_stream_f16(float *y, fastnn_f16 a) { FASTNN_EACH(FASTNN_STREAM) }
     FASTNN_INLINE void fastnn_store_d8(double *y, fastnn_d8 a) { FASTNN_EACH(FASTNN_STORE_d8) }
 
     FASTNN_INLINE fastnn_d8 fastnn_from(fastnn_d8 a, long long first) {
       static const long long lane[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-      typedef long long integers __attribute__((vector_size(8 * FASTNN_LANES_PART), aligned(8), may_alias));
       fastnn_d8 r;
-      #define FASTNN_FROM(k) r.p##k = (fastnn_part_d8)((integers)a.p##k & \\
-        (integers)(*(const integers *)(lane + FASTNN_LANES_PART * k) >= (integers){0} + first));
+      #define FASTNN_FROM(k) r.p##k = (fastnn_part_d8)((fastnn_integers)a.p##k & (fastnn_integers)( \\
+        *(const fastnn_integers *)(lane + FASTNN_LANES_PART * k) >= (fastnn_integers){0} + first));
       FASTNN_EACH(FASTNN_FROM)
       return r;
     }
@@ -179,16 +220,25 @@ cdef extern from *:
     #endif
       return pair[0] + pair[1];
     }
-    FASTNN_INLINE void fastnn_totals(const fastnn_d8 *a, double *y) {
+    /* fastnn_total of eight, halved together: with their parts in place, half the operations of eight by themselves */
+    FASTNN_INLINE fastnn_d8 fastnn_totals(const fastnn_d8 *a) {
     #if defined(__AVX512F__)
-      /* two rows become one vector of halves, two of these one of quarters, two of these the totals */
-      #define FASTNN_PAIRED(p, q, low, high) _mm512_shuffle_f64x2(p, q, low) + _mm512_shuffle_f64x2(p, q, high)
-      __m512d h02 = FASTNN_PAIRED(a[0].p0, a[2].p0, 0x44, 0xee), h46 = FASTNN_PAIRED(a[4].p0, a[6].p0, 0x44, 0xee);
-      __m512d h13 = FASTNN_PAIRED(a[1].p0, a[3].p0, 0x44, 0xee), h57 = FASTNN_PAIRED(a[5].p0, a[7].p0, 0x44, 0xee);
-      __m512d even = FASTNN_PAIRED(h02, h46, 0x88, 0xdd), odd = FASTNN_PAIRED(h13, h57, 0x88, 0xdd);
-      _mm512_storeu_pd(y, _mm512_unpacklo_pd(even, odd) + _mm512_unpackhi_pd(even, odd));
+      #define FASTNN_HALVES(a, b) \\
+        (_mm512_shuffle_f64x2(a.p0, b.p0, 0x44) + _mm512_shuffle_f64x2(a.p0, b.p0, 0xee))
+      #define FASTNN_QUARTERS(a, b) (_mm512_shuffle_f64x2(a, b, 0x88) + _mm512_shuffle_f64x2(a, b, 0xdd))
+      __m512d even = FASTNN_QUARTERS(FASTNN_HALVES(a[0], a[2]), FASTNN_HALVES(a[4], a[6]));
+      __m512d odd = FASTNN_QUARTERS(FASTNN_HALVES(a[1], a[3]), FASTNN_HALVES(a[5], a[7]));
+      return (fastnn_d8){_mm512_unpacklo_pd(even, odd) + _mm512_unpackhi_pd(even, odd)};
+    #elif defined(__AVX__)
+      #define FASTNN_QUARTERS(a, b) \\
+        (_mm256_permute2f128_pd(a.p0 + a.p1, b.p0 + b.p1, 0x20) + \\
+         _mm256_permute2f128_pd(a.p0 + a.p1, b.p0 + b.p1, 0x31))
+      return (fastnn_d8){_mm256_hadd_pd(FASTNN_QUARTERS(a[0], a[2]), FASTNN_QUARTERS(a[1], a[3])),
+                         _mm256_hadd_pd(FASTNN_QUARTERS(a[4], a[6]), FASTNN_QUARTERS(a[5], a[7]))};
     #else
-      for (int k = 0; k < 8; k++) y[k] = fastnn_total(a[k]);
+      double sums[8];
+      for (int i = 0; i < 8; i++) sums[i] = fastnn_total(a[i]);
+      return fastnn_load_d8(sums);
     #endif
     }
     FASTNN_INLINE float fastnn_total_f16(fastnn_f16 a) {
@@ -252,6 +302,20 @@ cdef extern from *:
     d8 spread "fastnn_spread_d8" (double a) noexcept nogil
     d8 add "fastnn_add_d8" (d8 a, d8 b) noexcept nogil
     d8 fma8 "fastnn_fma_d8" (d8 a, d8 b, d8 c) noexcept nogil
+    d8 subtract8 "fastnn_subtract_d8" (d8 a, d8 b) noexcept nogil
+    d8 multiply8 "fastnn_multiply_d8" (d8 a, d8 b) noexcept nogil
+    d8 divide8 "fastnn_divide" (d8 a, d8 b) noexcept nogil
+    d8 root8 "fastnn_root" (d8 a) noexcept nogil
+    # a > b ? a : b and a < b ? a : b
+    d8 larger8 "fastnn_larger" (d8 a, d8 b) noexcept nogil
+    d8 smaller8 "fastnn_smaller" (d8 a, d8 b) noexcept nogil
+    # the nearest floats
+    d8 rounded8 "fastnn_rounded" (d8 a) noexcept nogil
+    # a, and zero where b is zero
+    d8 unless_zero "fastnn_unless_zero" (d8 a, d8 b) noexcept nogil
+    # least ≤ a ≤ most, for all
+    bint between "fastnn_between" (d8 a, double least, double most) noexcept nogil
+    void narrow "fastnn_narrow" (float* y, d8 a) noexcept nogil
     d8 load8 "fastnn_load_d8" (const double* x) noexcept nogil
     void store8 "fastnn_store_d8" (double* y, d8 a) noexcept nogil
     d8 widen "fastnn_widen" (const float* x) noexcept nogil
@@ -259,8 +323,8 @@ cdef extern from *:
     d8 lanes_from "fastnn_from" (d8 a, Py_ssize_t first) noexcept nogil
     # ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7))
     double total "fastnn_total" (d8 a) noexcept nogil
-    # the totals of eight
-    void totals "fastnn_totals" (const d8* a, double* y) noexcept nogil
+    # total of each of eight
+    d8 totals "fastnn_totals" (const d8* a) noexcept nogil
 
     f16 spread16 "fastnn_spread_f16" (float a) noexcept nogil
     f16 load16 "fastnn_load_f16" (const float* x) noexcept nogil

@@ -1,0 +1,121 @@
+# Neighbouring groups of one run each, of float data as it mostly is (see row_floats): a batch of up to MANY of them at
+# a time, forward. The sums of the next batch are taken while the values of the present one are written.
+
+from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.row_floats cimport BOTH, STREAMED, SUMS, VALUES, Affine, Pair, affine_of, pass_runs, sum_run
+from fastnn._kernels.rows cimport LANES
+from fastnn._kernels.vectors cimport d8, spread
+
+cdef enum:
+    SIDES = 4
+    MANY = 32               # runs of a batch at the most: SIDES · SIDE
+
+cdef struct Sums:
+    double shift[MANY]
+    d8 first[MANY]          # Σ(x − shift) in eight parts
+    d8 second[MANY]         # Σ(x − shift)²
+
+
+cdef struct Lines:
+    # y = fma(x − shift, factor, offset)
+    float shift[MANY]
+    float factor[MANY]
+    float offset[MANY]
+
+
+cdef inline void clear_sums(Sums* sums) noexcept nogil:
+    cdef Py_ssize_t r
+    for r in range(MANY):
+        sums.shift[r] = 0
+        sums.first[r] = sums.second[r] = spread(0)
+
+
+cdef inline apart sum_batch(
+    const float* x,             # IN   (count, n)
+    const float* result,        # what will be written next, likewise, or NULL
+    Py_ssize_t count, Py_ssize_t n, bint centered,
+    Sums* sums,                 # OUT
+) noexcept nogil:
+    cdef Pair pair
+    cdef Py_ssize_t r
+    for r in range(count):
+        sums.shift[r] = x[r * n] if centered else 0
+        sum_run(NULL, x + r * n, result + r * n if result != NULL else NULL, NULL, sums.shift[r], n, &pair)
+        sums.first[r], sums.second[r] = pair.first, pair.second
+
+
+cdef inline inlined write_and_sum(
+    const float* x, float* y, const Lines* lines, Py_ssize_t count, Py_ssize_t n, const float* weight,
+    const float* bias, Py_ssize_t more, bint streamed, bint centered, Sums* sums,
+) noexcept nogil:
+    # whether there are weight and bias are constants where this is inlined
+    cdef const float* next = x + count * n
+    cdef Affine a
+    cdef Pair pair
+    cdef Py_ssize_t r
+    for r in range(count):
+        a = affine_of(lines.shift[r], lines.factor[r], lines.offset[r])
+        if streamed:
+            pass_runs(STREAMED, n, False, x + r * n, y + r * n, &a, weight, bias, NULL, NULL, NULL, NULL, 0, NULL)
+            continue
+        if r >= more:
+            pass_runs(VALUES, n, False, x + r * n, y + r * n, &a, weight, bias, NULL, NULL, NULL, NULL, 0, NULL)
+            continue
+        sums.shift[r] = next[r * n] if centered else 0
+        if n < 2 * LANES:
+            pass_runs(VALUES, n, True, x + r * n, y + r * n, &a, weight, bias, NULL, NULL, NULL, NULL, 0, NULL)
+            pass_runs(SUMS, n, True, NULL, NULL, NULL, NULL, NULL, NULL, next + r * n, NULL, NULL, sums.shift[r], &pair)
+        else:
+            pass_runs(
+                BOTH, n, False, x + r * n, y + r * n, &a, weight, bias, NULL, next + r * n, NULL, NULL, sums.shift[r],
+                &pair)
+        sums.first[r], sums.second[r] = pair.first, pair.second
+
+
+cdef inline apart write_and_sum_plain(
+    const float* x, float* y, const Lines* lines, Py_ssize_t count, Py_ssize_t n, Py_ssize_t more,
+    bint streamed, bint centered, Sums* sums,
+) noexcept nogil:
+    write_and_sum(x, y, lines, count, n, NULL, NULL, more, streamed, centered, sums)
+
+
+cdef inline apart write_and_sum_scaled(
+    const float* x, float* y, const Lines* lines, Py_ssize_t count, Py_ssize_t n, const float* weight, Py_ssize_t more,
+    bint streamed, bint centered, Sums* sums,
+) noexcept nogil:
+    write_and_sum(x, y, lines, count, n, weight, NULL, more, streamed, centered, sums)
+
+
+cdef inline apart write_and_sum_shifted(
+    const float* x, float* y, const Lines* lines, Py_ssize_t count, Py_ssize_t n, const float* bias, Py_ssize_t more,
+    bint streamed, bint centered, Sums* sums,
+) noexcept nogil:
+    write_and_sum(x, y, lines, count, n, NULL, bias, more, streamed, centered, sums)
+
+
+cdef inline apart write_and_sum_affine(
+    const float* x, float* y, const Lines* lines, Py_ssize_t count, Py_ssize_t n, const float* weight,
+    const float* bias, Py_ssize_t more, bint streamed, bint centered, Sums* sums,
+) noexcept nogil:
+    write_and_sum(x, y, lines, count, n, weight, bias, more, streamed, centered, sums)
+
+
+cdef inline void write_batch(
+    const float* x,             # IN   (count + more, n)
+    float* y,                   # OUT  (count, n); may be x
+    const Lines* lines, Py_ssize_t count, Py_ssize_t n,
+    const float* weight,        # IN   (n) or NULL
+    const float* bias,          # IN   likewise
+    Py_ssize_t more,            # ≤ count: runs of the next batch
+    bint streamed,              # past the caches, without sums: y and n are whole cache lines
+    bint centered,
+    Sums* sums,                 # OUT  of the next batch
+) noexcept nogil:
+    if weight != NULL and bias != NULL:
+        write_and_sum_affine(x, y, lines, count, n, weight, bias, more, streamed, centered, sums)
+    elif weight != NULL:
+        write_and_sum_scaled(x, y, lines, count, n, weight, more, streamed, centered, sums)
+    elif bias != NULL:
+        write_and_sum_shifted(x, y, lines, count, n, bias, more, streamed, centered, sums)
+    else:
+        write_and_sum_plain(x, y, lines, count, n, more, streamed, centered, sums)
