@@ -74,15 +74,13 @@ cdef inline Sums with_first(
 
 
 cdef inline Sums sum_short(
-    const float* dy, const float* x, const float* weight, const float* result, Py_ssize_t n, float about,
+    const float* dy, const float* x, const float* weight, Py_ssize_t n, float about,
 ) noexcept nogil:
     # additions wait for each other, but not for those of the rows beside
     cdef f16 shift = spread16(about)
     cdef Sums s = no_sums()
     cdef Py_ssize_t i = 0
     while n - i >= VECTOR:
-        if result != NULL:
-            claim_lines(result + i, VECTOR)
         s = with_vector(s, dy + i, x + i, weight + i, shift)
         i += VECTOR
     if i < n:
@@ -124,22 +122,20 @@ cdef inline inlined sum_long(
 
 
 cdef inline apart sums_of_short(
-    const float* dy, const float* x, const float* weight, const float* result, Py_ssize_t stride, Py_ssize_t rows,
-    Py_ssize_t n, const Group* groups, Py_ssize_t period, double* sum_g, double* sum_gd,
+    const float* dy, const float* x, const float* weight, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n,
+    const Group* groups, Py_ssize_t period, double* sum_g, double* sum_gd,
 ) noexcept nogil:
     # n ≤ SHORT: so few additions that the lanes too are added in float
     cdef f16 g[TILE_ROWS]
     cdef f16 gd[TILE_ROWS]
     cdef Sums s
     cdef Py_ssize_t r
-    cdef float about
     for r in range(rows):
-        about = <float>groups[r * period].shift
-        if result != NULL:
-            s = sum_short(dy + r * stride, x + r * stride, weight, result + r * stride, n, about)
-        else:
-            s = sum_short(dy + r * stride, x + r * stride, weight, NULL, n, about)
+        s = sum_short(dy, x, weight, n, <float>groups.shift)
         g[r], gd[r] = s.first, s.second
+        dy += stride
+        x += stride
+        groups += period
     if rows == TILE_ROWS:
         totals16(g, sum_g)
         totals16(gd, sum_gd)
@@ -173,15 +169,15 @@ cdef inline void own_sums(
     const float* dy,            # IN   (rows, n), rows lie `stride` apart
     const float* x,             # IN   likewise
     const float* weight,        # IN   (n)
-    const float* result,        # what will be written next, like dy, or NULL
+    const float* result,        # what will be written next and is far away, like dy, or NULL
     Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n,
     const Group* groups,        # IN   (rows), `period` apart
     Py_ssize_t period,
     double* sum_g, double* sum_gd,      # OUT  (rows)
 ) noexcept nogil:
-    # up to TILE_ROWS rows
+    # up to TILE_ROWS rows; to claim the lines of short ones costs more than it brings
     if n <= SHORT:
-        sums_of_short(dy, x, weight, result, stride, rows, n, groups, period, sum_g, sum_gd)
+        sums_of_short(dy, x, weight, stride, rows, n, groups, period, sum_g, sum_gd)
     else:
         sums_of_long(dy, x, weight, result, stride, rows, n, groups, period, sum_g, sum_gd)
 

@@ -65,8 +65,9 @@ cdef enum:
     NEAR = 3072
     MANY = 2048
     MOST_TILE_ROWS = 64
-    # bytes read and written together from which on the result bypasses the caches
-    STREAMED = 24 << 20
+    MOST_BLOCKS = 8         # in a tile
+    # bytes read and written together that the caches do not hold
+    BEYOND = 24 << 20
 
 
 cdef struct Backward:
@@ -81,13 +82,14 @@ cdef struct Backward:
     bint centered               # False: RMS norm, no mean was taken
     bint double_precision
     bint distant                # the result does not fit a near cache
-    bint streamed               # it goes past the caches
+    bint beyond                 # it fits none
+    bint streamed               # it goes past them
     Py_ssize_t tile_rows        # of a tile in registers
     Py_ssize_t chunk_rows       # of one residue of the period
     Py_ssize_t chunks
     bint single                 # a chunk is one block of float data, whose sums stay in float
     double* columns             # scratch (chunks, rows of sums, period · n), see below; unless `single`
-    float* blocks               # scratch (chunks, DY_LOW, period · n): blocks of several tiles, and if `single`
+    float* blocks               # scratch (chunks, DY_LOW, period · n) for blocks of tiles or `single`; else NULL
     void* dweight               # OUT  (period · n)
     void* dbias                 # OUT  likewise
 
@@ -332,16 +334,19 @@ cdef inline void own_tile(
     cdef Py_ssize_t blocks = (rows + TILE_ROWS - 1) // TILE_ROWS
     cdef const float* weight = weights_of(p, first, <float>0)
     cdef float parameters[MOST_TILE_ROWS * ROW_PARAMETERS]
-    cdef RowSums sums
+    cdef RowSums sums[MOST_BLOCKS]
     cdef Py_ssize_t b, row, count, at
     for b in range(blocks):
         row = first + b * TILE_ROWS * p.period
         count = min(<Py_ssize_t>TILE_ROWS, rows - b * TILE_ROWS)
         at = row * n
         own_sums(
-            dy + at, x + at, weight, dx + at if p.distant and not p.streamed else NULL, stride, count, n,
-            p.groups + row, p.period, sums.g, sums.gd)
-        tile_parameters(p, row, count, &sums, parameters + b * TILE_ROWS * ROW_PARAMETERS)
+            dy + at, x + at, weight, dx + at if p.beyond and not p.streamed else NULL, stride, count, n,
+            p.groups + row, p.period, sums[b].g, sums[b].gd)
+    for b in range(blocks):
+        row = first + b * TILE_ROWS * p.period
+        count = min(<Py_ssize_t>TILE_ROWS, rows - b * TILE_ROWS)
+        tile_parameters(p, row, count, sums + b, parameters + b * TILE_ROWS * ROW_PARAMETERS)
     for b in range(blocks):
         count = min(<Py_ssize_t>TILE_ROWS, rows - b * TILE_ROWS)
         at = (first + b * TILE_ROWS * p.period) * n
@@ -375,7 +380,7 @@ cdef inline void columns_of(Backward* p, Py_ssize_t number, Py_ssize_t residue, 
     cdef Py_ssize_t q
     if p.single and p.chunks == 1:
         to.block_dy, to.block_dyx = <float*>p.dbias + start, <float*>p.dweight + start
-    else:
+    elif p.blocks != NULL:
         to.block_dy = p.blocks + number * DY_LOW * total + start
         to.block_dyx = to.block_dy + total
     if p.single:
@@ -476,8 +481,9 @@ cdef void run_backward(Backward* p) noexcept nogil:
     cdef Py_ssize_t total = p.period * p.view.inner
     cdef double work = 3.0 * p.view.groups * p.view.inner * (8 if p.double_precision else 4)
     p.distant = work >= DISTANT
+    p.beyond = work >= BEYOND
     p.streamed = (
-        work >= STREAMED and not p.double_precision and <size_t>p.dx % LINE == 0
+        p.beyond and not p.double_precision and <size_t>p.dx % LINE == 0
         and p.view.inner * sizeof(float) % LINE == 0 and p.mask == NULL)
     parallel_for(chunk_block, p, p.chunks * p.period, work)
     if p.single and p.chunks == 1:
@@ -525,7 +531,7 @@ cdef int backward(const Call* call) noexcept nogil:
     if scratch == NULL:
         return -1
     p.columns = <double*>(<char*>scratch + -<size_t>scratch % LINE)
-    p.blocks = <float*>(<char*>p.columns + in_double)
+    p.blocks = <float*>(<char*>p.columns + in_double) if in_float else NULL
     run_backward(&p)
     free(scratch)
     return 0
