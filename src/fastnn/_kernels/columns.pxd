@@ -36,7 +36,7 @@ cdef extern from *:
 cdef enum:
     # lanes of what is left beside whole strips
     SLIM = 16
-    # most lanes of a panel, and of one that is a single block, unless one group has more
+    # most lanes of a panel of several blocks, and usually of one that is a single block, unless one group has more
     PANEL = 640
     SMALL_PANEL = 256
     # Narrow rows are joined: as few as make multiples of WHOLE lanes, the widest strip, if that comes out even within
@@ -84,7 +84,8 @@ cdef inline Py_ssize_t joined(Py_ssize_t columns, Py_ssize_t lanes) noexcept nog
     return lanes // min(columns & -columns, lanes)
 
 
-cdef inline Layout layout_of(View* view) noexcept nogil:
+cdef inline Layout layout_of(View* view, Py_ssize_t small_panel) noexcept nogil:
+    # small_panel: most lanes of a panel that is a single block
     cdef Layout layout
     cdef Py_ssize_t step, widest
     layout.outer = view.outer
@@ -103,7 +104,7 @@ cdef inline Layout layout_of(View* view) noexcept nogil:
     layout.rows = view.reduced // layout.fold
     layout.rest = view.reduced % layout.fold * layout.columns
     layout.panel = layout.lanes
-    widest = PANEL if layout.rows > BLOCK_ROWS else SMALL_PANEL
+    widest = PANEL if layout.rows > BLOCK_ROWS else small_panel
     if layout.fold == 1 and layout.lanes > widest and view.inner <= widest:
         # even shares, if one group is no wider
         step = (WHOLE - 1 + view.inner) // view.inner * view.inner

@@ -26,9 +26,9 @@ from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    CLOSING, FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, SUMS, Layout, Span, Unit, carve, count_elements,
-    count_groups, fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks, next_lanes, put, repeat,
-    rows_of, span_of, strip_of, sums_of, unit_of, whole_lines, widen,
+    CLOSING, FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, SMALL_PANEL, STRIP, SUMS, Layout, Span, Unit, carve,
+    count_elements, count_groups, fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks, next_lanes,
+    put, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines, widen,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
@@ -747,7 +747,7 @@ cdef int forward(const Call* call) noexcept nogil:
     cdef char* scratch
     cdef char* rest
     p.view = call.view
-    p.layout = layout_of(&p.view)
+    p.layout = layout_of(&p.view, SMALL_PANEL if call.double_precision else 2 * NARROW)
     p.x, p.y, p.weight, p.bias, p.mask = call.x, call.y, call.weight, call.bias, call.mask
     p.eps, p.centered, p.given, p.double_precision = call.eps, call.centered, call.given, call.double_precision
     p.population = call.population
