@@ -17,6 +17,9 @@ Design
       taken together with the values of the present one (row_batches.pxd); beyond the caches the two are kept apart,
       since sums alone have more lines on their way. Loops over local arrays, in rows.pxd and row_values.pxd, are for
       the rest.
+  (F) Groups of several runs: a batch fills the second-level cache. Its runs are summed sample by sample, the next
+      sample's asked for ahead, and written from the last sample to the first: what was read last is nearest. Results
+      beyond the caches are streamed where runs are whole cache lines. With given statistics samples go one by one.
 """
 
 cimport numpy as cnp
