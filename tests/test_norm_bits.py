@@ -227,6 +227,22 @@ def test_rows_of_own_weights(n):
         )
 
 
+@pytest.mark.parametrize("offset", [0, 3])
+def test_rows_that_bypass_the_caches(offset):
+    """They come out as in a smaller call, whether they begin with a cache line or not."""
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((16_000, 272), np.float32)
+    weight, bias = rng.standard_normal((2, 272), np.float32)
+    room = np.empty(x.size + 32, np.float32)
+    start = -(room.ctypes.data // 4) % 16 + offset
+    out = room[start : start + x.size].reshape(x.shape)
+    assert 2 * x.nbytes > 32 << 20
+    for parameters in ((weight, bias), (weight, None), (None, bias), (None, None)):
+        F.layer_norm(x, 272, *parameters, out=out)
+        for part in (slice(5), slice(4000, 4100), slice(-3, None)):
+            np.testing.assert_array_equal(out[part], F.layer_norm(x[part], 272, *parameters))
+
+
 def test_rows_whose_gradient_bypasses_the_caches():
     """They come out as in a smaller call."""
     rng = np.random.default_rng(10)

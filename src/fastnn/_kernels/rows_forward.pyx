@@ -512,13 +512,14 @@ cdef void run_forward(Forward* p, loop each) noexcept nogil:
     p.length = p.view.inner // p.entries
     p.distant = work >= DISTANT and p.x != p.y
     p.shared = p.entries == 1 or (p.weight == NULL and p.bias == NULL)
+    p.uniform = p.shared or (p.length == 1 and p.period == 1)
+    p.floats = (
+        not p.double_precision and not p.given and p.mask == NULL and p.view.reduced == 1 and p.view.inner >= VECTOR)
     p.streamed = (
-        p.distant and p.shared and not p.double_precision and p.residual == NULL and p.finish.apply == NULL
-        and may_stream(p.y, &p.view, work))
+        p.distant and (p.shared or (p.floats and p.uniform)) and not p.double_precision and p.residual == NULL
+        and p.finish.apply == NULL and may_stream(p.y, &p.view, work))
     p.distant = p.distant and not p.streamed
     p.simple = False
-    p.uniform = p.shared or (p.length == 1 and p.period == 1)
-    p.floats = not p.double_precision and p.mask == NULL and p.view.reduced == 1 and p.view.inner >= VECTOR
     if p.given:
         if p.shared and p.double_precision:
             group_lines(p, 0, groups, p.groups, p.lines, <double>0)
