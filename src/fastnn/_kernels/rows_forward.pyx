@@ -20,6 +20,7 @@ Design
   (F) Groups of several runs: a batch fills the second-level cache. Its runs are summed sample by sample, the next
       sample's asked for ahead, and written from the last sample to the first: what was read last is nearest. Results
       beyond the caches are streamed where runs are whole cache lines. With given statistics samples go one by one.
+  (G) Double data without a mask, in runs that are not short, takes the sums of row_doubles.pxd where those fit it.
 """
 
 cimport numpy as cnp
@@ -28,14 +29,15 @@ from libc.stdlib cimport free, malloc
 
 from fastnn._kernels._plan cimport Finish, Operands, Step, finish_of, loop
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels.inlining cimport apart
+from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, dd
 from fastnn._kernels.norm cimport (
-    COLD, DISTANT, SIDE, Group, Moments, Population, Settled, Verdict, View, clear_group, close_group, count_of,
+    COLD, DISTANT, SIDE, Group, Moments, Population, Settled, View, clear_group, close_group, count_of,
     first_counted, scale_of, start_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.row_batches cimport MANY, SIDES, Lines, Sums, clear_sums, sum_batch, write_batch
+from fastnn._kernels.row_doubles cimport LEAST, Grid, grid_of, is_fine, sum_of_squares
 from fastnn._kernels.row_floats cimport apply_affine, stream_affine, sum_runs, sum_stretch
 from fastnn._kernels.row_values cimport Line, apply_line, apply_own_run, line_of, may_join
 from fastnn._kernels.rows cimport BATCH, BLOCK, NEAR, batch_of, block_of, jump_after, may_stream, run_sums
@@ -82,6 +84,46 @@ cdef struct Forward:
 
 # ---- statistics ------------------------------------------------------------------------------------------------------
 
+cdef inline inlined sum_on_grids(
+    Forward* p, Py_ssize_t count, const double* x, const double* y, double scale, double* shift, dd* s1, dd* s2,
+) noexcept nogil:
+    # OUT Σ(x·scale − shift), Σ(x·scale − shift)² of neighbouring groups without a mask, in runs of LEAST or more; sums
+    # are zero at first
+    cdef Py_ssize_t n = p.view.inner
+    cdef Py_ssize_t stride = p.view.groups * n
+    cdef Grid grids[BATCH]
+    cdef bint fit[BATCH]
+    cdef Py_ssize_t a, r, at
+    for r in range(count):
+        grids[r] = grid_of(x + r * n, &p.view, p.centered, scale)
+        shift[r] = grids[r].shift
+        fit[r] = grids[r].step > 0
+    for a in range(p.view.reduced):
+        for r in range(count):
+            at = a * stride + r * n
+            if fit[r]:
+                fit[r] = sum_of_squares(
+                    x + at, y + at if p.distant else NULL, n, grids + r, scale, s1 + r, s2 + r)
+    for r in range(count):
+        if not (fit[r] and is_fine(grids + r, s1[r], s2[r], <double>(p.view.reduced * n), p.centered)):
+            shift[r] = x[r * n] * scale if p.centered else 0
+            s1[r].high = s1[r].low = s2[r].high = s2[r].low = 0
+            for a in range(p.view.reduced):
+                run_sums(x + a * stride + r * n, NULL, NULL, n, shift[r], scale, s1 + r, s2 + r)
+
+
+cdef inline apart sum_doubles(
+    Forward* p, Py_ssize_t count, const double* x, const double* y, double* shift, dd* s1, dd* s2,
+) noexcept nogil:
+    sum_on_grids(p, count, x, y, 1, shift, s1, s2)
+
+
+cdef inline apart sum_scaled_doubles(
+    Forward* p, const double* x, double scale, double* shift, dd* s1, dd* s2,
+) noexcept nogil:
+    sum_on_grids(p, 1, x, x, scale, shift, s1, s2)
+
+
 cdef void close_scaled(
     Forward* p, const double* x, const unsigned char* mask, double n, Group* group, Population* population,
 ) noexcept nogil:
@@ -92,6 +134,10 @@ cdef void close_scaled(
     cdef dd s1, s2
     cdef Py_ssize_t a
     s1.high = s1.low = s2.high = s2.low = 0
+    if mask == NULL and p.view.inner >= LEAST:
+        sum_scaled_doubles(p, x, scale, &shift, &s1, &s2)
+        close_group(s1, s2, n, p.eps, p.centered, shift, scale, group, population)
+        return
     for a in range(p.view.reduced):
         run_sums(
             x + a * stride, mask + a * stride if mask != NULL else NULL, NULL, p.view.inner, shift, scale, &s1, &s2)
@@ -145,6 +191,24 @@ cdef inline apart close_floats(
                 clear_group(groups + j, population + j if population != NULL else NULL)
 
 
+cdef inline apart close_doubles(
+    Forward* p, Py_ssize_t count, const double* x, const unsigned char* mask, const double* shift, const dd* s1,
+    const dd* s2, Group* groups, Population* population,
+) noexcept nogil:
+    # sums of neighbouring groups → groups; x and mask at the first one's start
+    cdef Py_ssize_t n = p.view.inner
+    cdef Py_ssize_t r
+    cdef const unsigned char* own_mask
+    cdef Population* own_population
+    cdef double counted
+    for r in range(count):
+        own_mask = mask + r * n if mask != NULL else NULL
+        own_population = population + r if population != NULL else NULL
+        counted = <double>count_of(own_mask, &p.view)
+        if close_group(s1[r], s2[r], counted, p.eps, p.centered, shift[r], 1, groups + r, own_population) == COLD:
+            close_scaled(p, x + r * n, own_mask, counted, groups + r, own_population)
+
+
 cdef inline void batch_statistics(
     Forward* p, Py_ssize_t count, const floating* x, const floating* y, const unsigned char* mask, Group* groups,
     Population* population,
@@ -156,10 +220,12 @@ cdef inline void batch_statistics(
     cdef double shift[BATCH]
     cdef dd s1[BATCH]
     cdef dd s2[BATCH]
-    cdef double counted
-    cdef Verdict verdict
     for r in range((count + SIDE - 1) // SIDE * SIDE):
         s1[r].high = s1[r].low = s2[r].high = s2[r].low = shift[r] = 0
+    if floating is double and mask == NULL and n >= LEAST:
+        sum_doubles(p, count, x, y, shift, s1, s2)
+        close_doubles(p, count, x, NULL, shift, s1, s2, groups, population)
+        return
     if p.centered:
         for r in range(count):
             shift[r] = first_counted(x + r * n, mask + r * n if mask != NULL else NULL, &p.view)
@@ -185,15 +251,7 @@ cdef inline void batch_statistics(
                 groups + r, population + r if population != NULL else NULL)
             r += SIDE
     else:
-        for r in range(count):
-            counted = <double>count_of(mask + r * n if mask != NULL else NULL, &p.view)
-            verdict = close_group(
-                s1[r], s2[r], counted, p.eps, p.centered, shift[r], 1,
-                groups + r, population + r if population != NULL else NULL)
-            if verdict == COLD:
-                close_scaled(
-                    p, x + r * n, mask + r * n if mask != NULL else NULL, counted, groups + r,
-                    population + r if population != NULL else NULL)
+        close_doubles(p, count, x, mask, shift, s1, s2, groups, population)
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
