@@ -23,19 +23,24 @@ cdef extern from *:
     """
     /* Lanes of float data that are summed at a time, two double sums and a shift for each; of double data half as many,
        with four sums: these stay in 32 registers of 64 bytes, or in 16 smaller ones. Single lines of distant rows would
-       be read more slowly than several. */
+       be read more slowly than several. And lanes of the longest rows that have loops of their own. */
     #if defined(__AVX512F__)
-    enum { FASTNN_STRIP = 64 };
+    enum { FASTNN_STRIP = 64, FASTNN_EVEN_MOST = 256 };
     #else
-    enum { FASTNN_STRIP = 16 };
+    enum { FASTNN_STRIP = 16, FASTNN_EVEN_MOST = 128 };
     #endif
     """
     cdef enum:
         STRIP "FASTNN_STRIP"
+        EVEN_MOST "FASTNN_EVEN_MOST"
 
 cdef enum:
     # lanes of what is left beside whole strips
     SLIM = 16
+    # Results of float data in rows of EVEN, 2 · EVEN or EVEN_MOST lanes have loops of their own, the parameters of
+    # short ones in registers: what a row took beside its elements was up to a quarter of the time. Not past the caches,
+    # where that is slower.
+    EVEN = 64
     # most lanes of a panel of several blocks, and usually of one that is a single block, unless one group has more
     PANEL = 640
     SMALL_PANEL = 256

@@ -18,9 +18,9 @@ from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    CLOSING, FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, SMALL_PANEL, STRIP, SUMS, Layout, Span, Unit, carve,
-    count_elements, count_groups, fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks, next_lanes,
-    put, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines, widen,
+    CLOSING, EVEN, EVEN_MOST, FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, SMALL_PANEL, STRIP, SUMS, Layout, Span, Unit,
+    carve, count_elements, count_groups, fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks,
+    next_lanes, put, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines, widen,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
@@ -68,8 +68,6 @@ cdef enum:
 cdef enum:
     # elements that are read before any of them is written
     CHUNK = 64
-    # lanes of float data whose parameters fit into registers, as in columns_forward
-    NARROW = 64
 
 
 cdef inline void prepare(Backward* p, Py_ssize_t number, Unit* unit, floating* parameters) noexcept nogil:
@@ -408,16 +406,16 @@ cdef inline inlined gradient_row(
             j += 1
 
 
-cdef inline inlined gradient_narrow_rows(
+cdef inline inlined gradient_even_rows(
     const floating* dy, const floating* x, floating* dx, const floating* parameters, Layout* layout, Py_ssize_t rows,
     Py_ssize_t n,
 ) noexcept nogil:
-    # n lanes of some rows, so few that their parameters stay in registers; `n` is a constant where this is inlined
-    cdef floating shift[NARROW]
-    cdef floating factor[NARROW]
-    cdef floating constant[NARROW]
-    cdef floating slope[NARROW]
-    cdef floating out[NARROW]
+    # n lanes of some rows; `n` is a constant where this is inlined
+    cdef floating shift[EVEN_MOST]
+    cdef floating factor[EVEN_MOST]
+    cdef floating constant[EVEN_MOST]
+    cdef floating slope[EVEN_MOST]
+    cdef floating out[EVEN_MOST]
     cdef Py_ssize_t _r, j
     for j in range(n):
         shift[j] = parameters[SHIFT * layout.stride + j]
@@ -434,6 +432,21 @@ cdef inline inlined gradient_narrow_rows(
         dx += layout.lanes
 
 
+cdef inline bint even_rows_done(
+    const float* dy, const float* x, float* dx, const float* parameters, Layout* layout, Py_ssize_t rows, Py_ssize_t n,
+) noexcept nogil:
+    # whether there is a loop for so many lanes
+    if n == EVEN:
+        gradient_even_rows(dy, x, dx, parameters, layout, rows, EVEN)
+    elif n == 2 * EVEN:
+        gradient_even_rows(dy, x, dx, parameters, layout, rows, 2 * EVEN)
+    elif n == EVEN_MOST:
+        gradient_even_rows(dy, x, dx, parameters, layout, rows, EVEN_MOST)
+    else:
+        return False
+    return True
+
+
 cdef inline void gradient_rows(
     const floating* dy, const floating* x, floating* dx, const unsigned char* mask, const floating* parameters,
     Layout* layout, Py_ssize_t rows, Py_ssize_t n, bint constant, bint streamed, bint cold,
@@ -442,8 +455,9 @@ cdef inline void gradient_rows(
     cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t stride = layout.stride
     cdef Py_ssize_t r, at
-    if floating is float and n == NARROW and mask == NULL and not (constant or cold or streamed):
-        gradient_narrow_rows(dy, x, dx, parameters, layout, rows, NARROW)
+    if floating is float and mask == NULL and not (constant or cold or streamed) and even_rows_done(
+        dy, x, dx, parameters, layout, rows, n,
+    ):
         return
     for r in range(rows):
         at = r * lanes

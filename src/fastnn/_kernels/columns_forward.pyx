@@ -26,9 +26,9 @@ from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
-    CLOSING, FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, SMALL_PANEL, STRIP, SUMS, Layout, Span, Unit, carve,
-    count_elements, count_groups, fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks, next_lanes,
-    put, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines, widen,
+    CLOSING, EVEN, EVEN_MOST, FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, SMALL_PANEL, STRIP, SUMS, Layout, Span, Unit,
+    carve, count_elements, count_groups, fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks,
+    next_lanes, put, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines, widen,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
@@ -87,9 +87,6 @@ cdef enum:
     FAR_ROWS = 1 << 24
     # elements that are read before any of them is written
     CHUNK = 64
-    # Rows of float data with so many lanes, or twice as many, are written with their parameters in registers: what a
-    # row takes beside its elements was up to a quarter of the time. Not past the caches, where that is slower.
-    NARROW = 64
     # lanes under a mask that are taken at a time
     KEPT = 512
 
@@ -552,15 +549,15 @@ cdef inline inlined apply_row(
         j += 1
 
 
-cdef inline inlined apply_narrow_rows(
+cdef inline inlined apply_even_rows(
     const floating* x, floating* y, const floating* parameters, Layout* layout, Py_ssize_t rows, Py_ssize_t n,
     bint distant,
 ) noexcept nogil:
-    # n lanes of some rows, so few that their parameters stay in registers; `n` is a constant where this is inlined
-    cdef floating shift[2 * NARROW]
-    cdef floating factor[2 * NARROW]
-    cdef floating offset[2 * NARROW]
-    cdef floating out[2 * NARROW]
+    # n lanes of some rows; `n` is a constant where this is inlined
+    cdef floating shift[EVEN_MOST]
+    cdef floating factor[EVEN_MOST]
+    cdef floating offset[EVEN_MOST]
+    cdef floating out[EVEN_MOST]
     cdef Py_ssize_t r, j
     for j in range(n):
         shift[j] = parameters[SHIFT * layout.stride + j]
@@ -576,14 +573,16 @@ cdef inline inlined apply_narrow_rows(
         y += layout.lanes
 
 
-cdef inline bint applied_narrow_rows(
+cdef inline bint even_rows_done(
     const float* x, float* y, const float* parameters, Layout* layout, Py_ssize_t rows, Py_ssize_t n, bint distant,
 ) noexcept nogil:
-    # whether there were so few lanes
-    if n == NARROW:
-        apply_narrow_rows(x, y, parameters, layout, rows, NARROW, distant)
-    elif n == 2 * NARROW:
-        apply_narrow_rows(x, y, parameters, layout, rows, 2 * NARROW, distant)
+    # whether there is a loop for so many lanes
+    if n == EVEN:
+        apply_even_rows(x, y, parameters, layout, rows, EVEN, distant)
+    elif n == 2 * EVEN:
+        apply_even_rows(x, y, parameters, layout, rows, 2 * EVEN, distant)
+    elif n == EVEN_MOST:
+        apply_even_rows(x, y, parameters, layout, rows, EVEN_MOST, distant)
     else:
         return False
     return True
@@ -596,7 +595,7 @@ cdef inline void apply_rows(
     # n lanes of some rows
     cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t r, at
-    if floating is float and not cold and not streamed and applied_narrow_rows(
+    if floating is float and not cold and not streamed and even_rows_done(
         x, y, parameters, layout, rows, n, distant,
     ):
         return
@@ -747,7 +746,7 @@ cdef int forward(const Call* call) noexcept nogil:
     cdef char* scratch
     cdef char* rest
     p.view = call.view
-    p.layout = layout_of(&p.view, SMALL_PANEL if call.double_precision else 2 * NARROW)
+    p.layout = layout_of(&p.view, SMALL_PANEL if call.double_precision else 2 * EVEN)
     p.x, p.y, p.weight, p.bias, p.mask = call.x, call.y, call.weight, call.bias, call.mask
     p.eps, p.centered, p.given, p.double_precision = call.eps, call.centered, call.given, call.double_precision
     p.population = call.population
