@@ -22,7 +22,7 @@ from fastnn._kernels.columns cimport (
     carve, count_elements, count_groups, fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks,
     next_lanes, put, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines, widen,
 )
-from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport add_product, add_term, dd, dd_add, dd_scale, wide_deviation
 from fastnn._kernels.norm cimport LINE, SIDE, Group, Means, Settled, View, deviation, means_of

@@ -2,6 +2,7 @@
 # Where a formula needs the exact product on every build, it takes fma from libc.math instead.
 
 from cython cimport floating
+from libc.math cimport fma as libm_fma
 
 cdef extern from *:
     """
@@ -23,3 +24,11 @@ cdef inline floating multiply_add(floating a, floating b, floating c) noexcept n
         return fmaf(a, b, c)
     else:
         return fma(a, b, c)
+
+
+cdef inline floating multiply_add_once(floating a, floating b, floating c) noexcept nogil:
+    """a·b + c; of doubles rounded once on every build, where there is no instruction by libm."""
+    if floating is float:
+        return fmaf(a, b, c)
+    else:
+        return libm_fma(a, b, c)

@@ -5,7 +5,7 @@
 from cython cimport floating
 from libc.math cimport fma, sqrt
 
-from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 
 cdef enum:
     LANES = 64

@@ -6,7 +6,7 @@
 from cython cimport floating
 from libc.math cimport fabs, frexp, isfinite, ldexp, sqrt
 
-from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, claim, inlined
 from fastnn._kernels.lanes cimport dd, dd_add, dd_divide, dd_rsqrt, dd_scale, dd_square, two_sum
 

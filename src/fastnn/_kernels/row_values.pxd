@@ -3,7 +3,7 @@
 from cython cimport floating
 from libc.math cimport fabs
 
-from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.norm cimport Group, deviation, normalized, offset_of
 from fastnn._kernels.row_floats cimport apply_affine

@@ -22,7 +22,7 @@ from cython cimport floating
 from libc.stdlib cimport calloc, free
 
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, dd, dd_add, dd_scale
 from fastnn._kernels.norm cimport DISTANT, Group, Means, View, count_of, deviation, means_of, start_of

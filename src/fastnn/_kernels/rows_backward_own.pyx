@@ -27,7 +27,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels.fused cimport multiply_add
+from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport (
     FLUSH, LANES, WIDE, WideSum, add_to_lanes, dd, dd_add, dd_scale, merge,
