@@ -12,6 +12,7 @@ import pytest
 
 import fastnn.functional as F
 import reference as ref
+from norm_operations import OPERATIONS
 
 BOUND = 4.0
 DTYPES = [np.float32, np.float64]
@@ -265,6 +266,75 @@ def test_all_families_side_by_side(layout, dtype):
     some = rng.permutation(len(x))[:700]
     some[: len(some) // 2].sort()
     assert not excess(layout, x[some], 1e-5, rng)
+
+
+# ---- masks, and the ends of the range --------------------------------------------------------------------------------
+
+operations = pytest.mark.parametrize("name", OPERATIONS)
+masked_operations = pytest.mark.parametrize("name", [k for k, op in OPERATIONS.items() if op.masks])
+
+
+def some_mask(rng, shape, share):
+    """A random one that leaves no group empty."""
+    mask = rng.random(shape) < share
+    mask[(slice(None), *(0,) * (len(shape) - 1))] = True
+    return mask
+
+
+def gradient_errors(op, x, dy, weight, bias, mask=None):
+    """Units of dinput, dweight and dbias, as far as they are over the bound; none if a group has one value."""
+    f = op.oracle(x, weight, bias, mask=mask)
+    if not (f.count >= 2).all():
+        return {}
+    _, context = op.forward(x, weight, bias, **({} if mask is None else {"mask": mask}))
+    b = ref.backward(dy, f, weight)
+    grads = op.backward(dy, context)
+    counters = ref.dinput_units, ref.dweight_units, ref.dbias_units
+    errors = {count.__name__: count(grad, b) for count, grad in zip(counters, grads) if grad is not None}
+    return {name: round(units, 2) for name, units in errors.items() if not units <= BOUND}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@masked_operations
+def test_gradients_under_a_mask(name, dtype):
+    """Every position's gradient reaches the means of the few that count, which may outgrow it."""
+    needs_resolution(dtype)
+    op = OPERATIONS[name]
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        x, dy, weight, bias = op.data(seed, dtype)
+        for share in (0.2, 0.6, 0.9):
+            bad = gradient_errors(op, x, dy - 3 * (seed % 2), weight, bias, some_mask(rng, op.shape, share))
+            assert not bad, (seed, share)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@masked_operations
+def test_the_largest_numbers_outside_the_mask(name, dtype):
+    """However far from the mean, also of equal values, they spoil no gradient if their own is zero."""
+    needs_resolution(dtype)
+    op = OPERATIONS[name]
+    largest = np.finfo(dtype).max
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        x, dy, weight, bias = op.data(seed, dtype)
+        mask = some_mask(rng, op.shape, 0.7)
+        scale = (1, largest / 16, largest / dtype(1e5), 1e15)[seed % 4]
+        inside = (-scale * np.abs(x)).astype(dtype) if seed % 3 else np.full(x.shape, -8 * scale, dtype)
+        far = np.where(mask, inside, rng.choice([-largest, largest], x.shape)).astype(dtype)
+        assert not gradient_errors(op, far, np.where(mask, dy, 0).astype(dtype), weight, bias, mask), seed
+
+
+@operations
+def test_values_near_the_smallest_number(name):
+    """Beside eps they make x̂ nearly zero; their products with the gradient are what dweight sums."""
+    needs_resolution(np.float64)
+    op = OPERATIONS[name]
+    for seed, (unit, size) in enumerate((u, s) for u in (1e-310, 1e-308, 1e-298) for s in (1e-10, 1, 1e10)):
+        x, dy, weight, bias = op.data(seed, np.float64)
+        errors = gradient_errors(op, (x - 3 * (seed % 2)) * unit, (dy - 3) * size, weight, bias)
+        # where x̂ itself is no normal number, layer norm's products with it have fewer bits
+        assert not {k: v for k, v in errors.items() if unit > 1e-309 or v > 6}, (unit, size)
 
 
 # ---- exact statements ------------------------------------------------------------------------------------------------

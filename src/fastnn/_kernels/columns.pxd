@@ -12,6 +12,7 @@
 from cython cimport floating
 from libc.math cimport fabs
 
+from fastnn._kernels.fused cimport multiply_add_once
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport dd, join, two_sum
 from fastnn._kernels.norm cimport LINE, SIDE, Group, Settled, View, inverse_power
@@ -352,6 +353,7 @@ cdef inline Group moderate(const Group* group, floating example) noexcept nogil:
             same.shift *= unit
             same.lo *= unit
             same.rstd /= unit
+            same.rstd_low /= unit
             same.scale = unit
     return same
 
@@ -371,6 +373,9 @@ cdef inline bint load_groups(
         for j in range(SIDE):
             few[j] = groups[min(j, count - 1)]
         gather_groups(few, loaded, &ordinary)
+    if floating is double:
+        for j in range(SIDE):
+            loaded.rstd_low[j] = groups[min(j, count - 1)].rstd_low
     if ordinary == SIDE:
         return False
     for j in range(SIDE):
@@ -378,9 +383,18 @@ cdef inline bint load_groups(
         loaded.shift[j] = group.shift
         loaded.lo[j] = group.lo
         loaded.rstd[j] = group.rstd
+        loaded.rstd_low[j] = group.rstd_low
         loaded.scale[j] = group.scale
         scaled |= group.scale != 1
     return scaled
+
+
+cdef inline double factor_of(const Settled* loaded, Py_ssize_t j, floating weight) noexcept nogil:
+    # rstd · weight of group j, of double data rounded once
+    if floating is float:
+        return loaded.rstd[j] * weight
+    else:
+        return multiply_add_once(loaded.rstd[j], weight, loaded.rstd_low[j] * weight)
 
 
 # In functions of their own, because inside a larger one GCC unrolls such loops before it can make vectors of them.

@@ -19,13 +19,13 @@ from libc.string cimport memset
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
     CLOSING, EVEN, EVEN_MOST, FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, SMALL_PANEL, STRIP, SUMS, Layout, Span, Unit,
-    carve, count_elements, count_groups, fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks,
-    next_lanes, put, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines, widen,
+    carve, count_elements, count_groups, factor_of, fold_lanes, lane_sum, layout_of, load_groups, may_stream,
+    merge_blocks, next_lanes, put, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines, widen,
 )
 from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
-from fastnn._kernels.lanes cimport add_product, add_term, dd, dd_add, dd_scale, wide_deviation
-from fastnn._kernels.norm cimport LINE, SIDE, Group, Means, Settled, View, deviation, means_of
+from fastnn._kernels.lanes cimport add_product, add_term, dd, dd_add, dd_scale, dd_times, wide_deviation
+from fastnn._kernels.norm cimport LINE, SIDE, Group, Settled, Tangent, View, deviation, masked_gradient, tangent_of
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.streaming cimport stream_end
 
@@ -56,13 +56,17 @@ cdef struct Backward:
     void* dbias                 # OUT  likewise
 
 
-# Rows of parameters; the last two are known once the sums are.
+# Rows of parameters; those from CONSTANT on are known once the sums are, and the last three, what rounding took off,
+# are for double data under a mask.
 cdef enum:
     SHIFT
     SCALE
     FACTOR          # rstd · weight
     CONSTANT        # −rstd · Σg/n − lo · SLOPE
     SLOPE           # −rstd² · Σgx̂/n
+    FACTOR_LOW
+    CONSTANT_LOW
+    SLOPE_LOW
     PARAMETERS
 
 cdef enum:
@@ -101,8 +105,8 @@ cdef inline void set_factors(
         for c in range((group + j) * p.view.inner, (group + j + 1) * p.view.inner):
             parameters[SHIFT * stride + c] = <floating>loaded.shift[j]
             parameters[SCALE * stride + c] = <floating>loaded.scale[j]
-            parameters[FACTOR * stride + c] = <floating>(
-                loaded.rstd[j] * weight[c] if weight != NULL else loaded.rstd[j])
+            parameters[FACTOR * stride + c] = <floating>factor_of(
+                loaded, j, weight[c] if weight != NULL else <floating>1)
 
 
 # Steps for SIDE groups of one column, as vectors; see columns.pxd for why each is a function of its own.
@@ -117,7 +121,7 @@ cdef inline apart set_side(
     if weight != NULL:
         widen(weight, factor, SIDE)
     for j in range(SIDE):
-        factor[j] *= loaded.rstd[j]
+        factor[j] = factor_of(loaded, j, <floating>factor[j])
     for j in range(SIDE):
         parameters[SHIFT * stride + j] = <floating>loaded.shift[j]
     for j in range(SIDE):
@@ -257,7 +261,7 @@ cdef inline void close_unit(Backward* p, Unit* unit, floating* parameters) noexc
         else:
             close_groups(p, unit.outer, s, count, &loaded, n, parameters)
         s += SIDE
-    repeat(&p.layout, unit, parameters, CONSTANT, PARAMETERS)
+    repeat(&p.layout, unit, parameters, CONSTANT, PARAMETERS if floating is double and mask != NULL else FACTOR_LOW)
 
 
 cdef inline void close_groups(
@@ -272,31 +276,41 @@ cdef inline void close_groups(
     cdef double* totals = p.columns + outer * kinds * columns
     cdef const floating* weight = <const floating*>p.weight
     cdef Tangent tangent
-    cdef dd total, product
-    cdef double w, sum_g, sum_gx
+    cdef dd total, product, sum_g, sum_gx, rstd
+    cdef double w
     cdef Py_ssize_t j, c
     for j in range(count):
-        sum_g = 0
-        sum_gx = 0
+        rstd.high = loaded.rstd[j]
+        rstd.low = loaded.rstd_low[j] if floating is double else 0
+        sum_g.high = sum_g.low = sum_gx.high = sum_gx.low = 0
         for c in range((group + j) * p.view.inner, (group + j + 1) * p.view.inner):
             total = lane_sum(sums + FIRST * stride, sums + FIRST_LOW * stride, c, parameters[0])
             product = lane_sum(sums + SECOND * stride, sums + SECOND_LOW * stride, c, parameters[0])
             if floating is float:
                 product.high = product_of(total.high, product.high, loaded.lo[j], loaded.rstd[j])
             else:
-                product = dd_scale(dd_add(product, dd_scale(total, -loaded.lo[j])), loaded.rstd[j])
+                product = dd_times(dd_add(product, dd_scale(total, -loaded.lo[j])), rstd)
                 totals[FIRST_LOW * columns + c] = total.low
                 totals[SECOND_LOW * columns + c] = product.low
             totals[FIRST * columns + c] = total.high
             totals[SECOND * columns + c] = product.high
             w = weight[c] if weight != NULL else 1
-            sum_g += w * total.high
-            sum_gx += w * product.high
+            if floating is float:
+                sum_g.high += w * total.high
+                sum_gx.high += w * product.high
+            else:
+                sum_g = dd_add(sum_g, dd_scale(total, w))
+                sum_gx = dd_add(sum_gx, dd_scale(product, w))
         tangent = tangent_of(
-            means_of(sum_g, sum_gx, n[j], p.centered, p.constant), loaded.lo[j], loaded.rstd[j])
+            sum_g, sum_gx, n[j], p.centered, p.constant, loaded.lo[j], rstd, parameters[0])
         for c in range((group + j) * p.view.inner, (group + j + 1) * p.view.inner):
             parameters[CONSTANT * stride + c] = <floating>tangent.constant
             parameters[SLOPE * stride + c] = <floating>tangent.slope
+            if floating is double and p.mask != NULL:
+                w = weight[c] if weight != NULL else 1
+                parameters[FACTOR_LOW * stride + c] = dd_scale(rstd, w).low
+                parameters[CONSTANT_LOW * stride + c] = tangent.constant_low
+                parameters[SLOPE_LOW * stride + c] = tangent.slope_low
 
 
 cdef inline apart close_side(
@@ -312,6 +326,7 @@ cdef inline apart close_side(
     cdef bint centered = p.centered
     cdef bint constant = p.constant
     cdef Tangent tangent
+    cdef dd sum_g, sum_gx, rstd
     cdef double total[SIDE]
     cdef double product[SIDE]
     cdef double w[SIDE]
@@ -328,9 +343,10 @@ cdef inline apart close_side(
         totals[p.layout.columns + j] = product[j]
     if weight != NULL:
         widen(weight + group, w, SIDE)
+    sum_g.low = sum_gx.low = rstd.low = 0
     for j in range(SIDE):
-        tangent = tangent_of(
-            means_of(w[j] * total[j], w[j] * product[j], n[j], centered, constant), loaded.lo[j], loaded.rstd[j])
+        sum_g.high, sum_gx.high, rstd.high = w[j] * total[j], w[j] * product[j], loaded.rstd[j]
+        tangent = tangent_of(sum_g, sum_gx, n[j], centered, constant, loaded.lo[j], rstd, <float>0)
         tangent_constant[j] = tangent.constant
         slope[j] = tangent.slope
     for j in range(SIDE):
@@ -342,19 +358,6 @@ cdef inline apart close_side(
 cdef inline double product_of(double total, double product, double lo, double rstd) noexcept nogil:
     # Σdy·x̂
     return (product - lo * total) * rstd
-
-
-cdef struct Tangent:
-    # the line in x − shift that is taken off the gradient
-    double constant
-    double slope
-
-
-cdef inline Tangent tangent_of(Means means, double lo, double rstd) noexcept nogil:
-    cdef Tangent tangent
-    tangent.slope = -means.gx * rstd * rstd
-    tangent.constant = -means.g * rstd - tangent.slope * lo
-    return tangent
 
 
 # ---- the input's gradient --------------------------------------------------------------------------------------------
@@ -373,6 +376,12 @@ cdef inline inlined gradient_chunk(
     for j in range(n):
         if constant or (mask != NULL and mask[j] == 0):
             value = dy[j] * factor[j]
+        elif floating is double and mask != NULL:
+            value = masked_gradient(
+                dy[j], factor[j], parameters[FACTOR_LOW * stride + j],
+                wide_deviation(x[j], parameters[SHIFT * stride + j], scale[j], cold, x[0]),
+                parameters[SLOPE * stride + j], parameters[SLOPE_LOW * stride + j], parameters[CONSTANT * stride + j],
+                parameters[CONSTANT_LOW * stride + j], True)
         else:
             value = multiply_add(
                 deviation(x[j], parameters[SHIFT * stride + j], scale[j], cold), parameters[SLOPE * stride + j],

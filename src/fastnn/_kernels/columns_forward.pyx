@@ -27,8 +27,8 @@ from libc.string cimport memset
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
 from fastnn._kernels.columns cimport (
     CLOSING, EVEN, EVEN_MOST, FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, SMALL_PANEL, STRIP, SUMS, Layout, Span, Unit,
-    carve, count_elements, count_groups, fold_lanes, lane_sum, layout_of, load_groups, may_stream, merge_blocks,
-    next_lanes, put, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines, widen,
+    carve, count_elements, count_groups, factor_of, fold_lanes, lane_sum, layout_of, load_groups, may_stream,
+    merge_blocks, next_lanes, put, repeat, rows_of, span_of, strip_of, sums_of, unit_of, whole_lines, widen,
 )
 from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
@@ -323,6 +323,7 @@ cdef inline apart store_groups(const Settled* settled, Group* groups) noexcept n
         groups[j].lo = settled.lo[j]
         groups[j].rstd = settled.rstd[j]
         groups[j].scale = settled.scale[j]
+        groups[j].rstd_low = 0
 
 
 cdef inline apart store_population(const Moments* moments, const double* n, Population* population) noexcept nogil:
@@ -483,7 +484,7 @@ cdef inline void set_lines(
     cdef double factor
     for j in range(count):
         for c in range((group + j) * p.view.inner, (group + j + 1) * p.view.inner):
-            factor = loaded.rstd[j] * weight[c] if weight != NULL else loaded.rstd[j]
+            factor = factor_of(loaded, j, weight[c] if weight != NULL else <floating>1)
             parameters[SHIFT * stride + c] = <floating>loaded.shift[j]
             parameters[SCALE * stride + c] = <floating>loaded.scale[j]
             parameters[FACTOR * stride + c] = <floating>factor
@@ -505,7 +506,7 @@ cdef inline apart set_side(
     if bias != NULL:
         widen(bias, offset, SIDE)
     for j in range(SIDE):
-        factor[j] *= loaded.rstd[j]
+        factor[j] = factor_of(loaded, j, <floating>factor[j])
         offset[j] -= loaded.lo[j] * factor[j]
     for j in range(SIDE):
         parameters[SHIFT * stride + j] = <floating>loaded.shift[j]

@@ -3,7 +3,7 @@
 # double-double) after at most FLUSH elements each. Every order is fixed.
 
 from cython cimport floating
-from libc.math cimport fma, sqrt
+from libc.math cimport fabs, fma, sqrt
 
 from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 
@@ -55,6 +55,11 @@ cdef inline dd dd_scale(dd a, double b) noexcept nogil:
     return fast_two_sum(p.high, p.low + a.low * b)
 
 
+cdef inline dd dd_times(dd a, dd b) noexcept nogil:
+    cdef dd p = dd_product(a.high, b.high)
+    return fast_two_sum(p.high, p.low + (a.high * b.low + a.low * b.high))
+
+
 cdef inline dd dd_square(dd a) noexcept nogil:
     cdef dd p = dd_product(a.high, a.high)
     return fast_two_sum(p.high, p.low + 2 * a.high * a.low)
@@ -66,13 +71,13 @@ cdef inline dd dd_divide(dd a, double n) noexcept nogil:
     return fast_two_sum(q, ((a.high - p.high) - p.low + a.low) / n)
 
 
-cdef inline double dd_rsqrt(dd v) noexcept nogil:
-    # 1/√v to half a unit and a little: the IEEE root and quotient, then one Newton step on the exact residual.
-    # Where the residual is not finite (v = 0, inf, NaN or negative), the plain value is the answer.
+cdef inline dd dd_rsqrt(dd v) noexcept nogil:
+    # 1/√v: the IEEE root and quotient, then one Newton step on the exact residual. Where the residual is not finite
+    # (v = 0, inf, NaN or negative), the plain value is the answer.
     cdef double r = 1 / sqrt(v.high)
     cdef dd residual = dd_scale(dd_scale(v, r), r)
     cdef double correction = 0.5 * r * ((1 - residual.high) - residual.low)
-    return r + correction if correction == correction else r
+    return fast_two_sum(r, correction if correction == correction and fabs(correction) < r else 0)
 
 
 # ---- running sums ------------------------------------------------------------------------------------------------

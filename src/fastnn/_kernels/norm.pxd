@@ -8,7 +8,7 @@ from libc.math cimport fabs, frexp, isfinite, ldexp, sqrt
 
 from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, claim, inlined
-from fastnn._kernels.lanes cimport dd, dd_add, dd_divide, dd_rsqrt, dd_scale, dd_square, two_sum
+from fastnn._kernels.lanes cimport dd, dd_add, dd_divide, dd_product, dd_rsqrt, dd_scale, dd_square, dd_times, two_sum
 
 cdef struct View:
     Py_ssize_t outer
@@ -23,6 +23,7 @@ cdef struct Group:
     double lo
     double rstd
     double scale
+    double rstd_low     # of double data: what rounding took off rstd
 
 cdef enum:
     # bytes read and written together from which on the result's lines are claimed ahead
@@ -34,6 +35,12 @@ cdef struct Population:
     double mean
     double variance
     double count
+
+
+cdef inline dd rstd_of(const Group* group) noexcept nogil:
+    cdef dd rstd
+    rstd.high, rstd.low = group.rstd, group.rstd_low
+    return rstd
 
 
 cdef inline Py_ssize_t start_of(View* view, Py_ssize_t group) noexcept nogil:
@@ -74,7 +81,7 @@ cdef enum Verdict:
 
 cdef inline void clear_group(Group* group, Population* population) noexcept nogil:
     # nothing counts: x̂ = 0 and no gradient
-    group.shift = group.lo = group.rstd = 0
+    group.shift = group.lo = group.rstd = group.rstd_low = 0
     group.scale = 1
     if population != NULL:
         population.mean = population.variance = population.count = 0
@@ -87,8 +94,9 @@ cdef inline Verdict close_group(
     # x − shift rounds like x − mean; a group of equal elements then has x − shift = 0 and lo = 0, hence y = bias
     # exactly. Such a group without eps has x̂ = 0, the limit of small eps, and no gradient.
     # Whatever the verdict, all is written: where no other scale helps, it stays.
-    cdef dd lo, variance, mean, guarded
+    cdef dd lo, variance, mean, guarded, rstd
     cdef bint unscaled = scale == 1
+    cdef double unit
     if n == 0:
         clear_group(group, population)
         return FINAL
@@ -102,27 +110,44 @@ cdef inline Verdict close_group(
     if variance.high < 0:
         variance.high = 0
         variance.low = 0
-    if variance.high == 0 and eps > 0 and eps * scale * scale < 1.1830521861667747e-271:    # 2^−900
-        # only eps is left, which does not fit the unit
-        mean.high /= scale
-        mean.low /= scale
-        scale = 1
+    if variance.high == 0 and eps > 0:
+        # Only eps is left. If it does not fit the unit, the data's own does, or, where something that the mask leaves
+        # out may be farther from the mean than the largest number, a near one.
+        unit = scale if eps * scale * scale >= 1.1830521861667747e-271 else 1           # 2^−900
+        if fabs(mean.high) >= 9.745314011399999e288 * scale:                            # 2^960
+            unit = 0.25
+        mean.high *= unit / scale
+        mean.low *= unit / scale
+        scale = unit
     eps = eps * scale * scale
     guarded = two_sum(variance.high, eps)
     guarded.low += variance.low
     group.shift = mean.high
     group.lo = mean.low
-    group.rstd = min(dd_rsqrt(guarded), 4.4e307) if guarded.high != 0 else 0       # 2^1022
+    rstd = dd_rsqrt(guarded)
+    group.rstd = group.rstd_low = 0
+    if rstd.high > 4.4e307:     # 2^1022
+        group.rstd = 4.4e307 if guarded.high != 0 else 0
+    else:
+        group.rstd, group.rstd_low = rstd.high, rstd.low
     group.scale = scale
     if population != NULL:
         population.mean = mean.high / scale
         population.variance = variance.high / scale / scale
         population.count = n
-    if unscaled and not in_range(s2.high / n, variance.high + eps, shift):
+    if unscaled and not (in_range(s2.high / n, variance.high + eps, shift) and resolved(s1, s2, shift)):
         return COLD
     if centered and lo.high * lo.high > 0.25 * variance.high:
         return AGAIN
     return FINAL
+
+
+cdef inline bint resolved(dd s1, dd s2, double shift) noexcept nogil:
+    # False if all values are so small that the smallest number is a coarse unit for their mean, and for products with
+    # them. Where no other is, it is zero that they are near.
+    return (
+        s2.high >= 1.1830521861667747e-271 or fabs(shift) >= 3.4395525670743494e-136     # 2^−900, its root
+        or (s1.high == 0 and s2.high == 0 and shift == 0))
 
 
 cdef inline bint in_range(double square, double guarded, floating example) noexcept nogil:
@@ -138,6 +163,13 @@ cdef inline bint in_range(double square, double guarded, floating example) noexc
 cdef enum:
     SIDE = 8
 
+cdef extern from *:
+    """
+    #define FASTNN_LARGE 0x1p+100
+    """
+    # beyond which a difference of floats may overflow; the variance of values so large is 0 or unusual
+    const double LARGE "FASTNN_LARGE"
+
 cdef struct Moments:
     double mean[SIDE]
     double variance[SIDE]
@@ -149,6 +181,7 @@ cdef struct Settled:
     double lo[SIDE]
     double rstd[SIDE]
     double scale[SIDE]
+    double rstd_low[SIDE]   # of double data only
 
 
 cdef inline bint usual(double guarded) noexcept nogil:
@@ -189,6 +222,46 @@ cdef inline Means means_of(double sum_g, double sum_gx, double n, bint centered,
     return means
 
 
+cdef struct Tangent:
+    # the line in x − shift that is taken off the gradient g·rstd
+    double constant
+    double slope
+    # what rounding took off, of double data
+    double constant_low
+    double slope_low
+
+
+cdef inline Tangent tangent_of(
+    dd sum_g, dd sum_gx, double n, bint centered, bint constant, double lo, dd rstd, floating example,
+) noexcept nogil:
+    # slope = −rstd²·Σgx̂/n and constant = −rstd·Σg/n − slope·lo. Under a mask, and where the three terms of a gradient
+    # have one sign, nearly all of the bound is needed for the terms themselves: of double data each is rounded once.
+    cdef Means means
+    cdef Tangent tangent
+    cdef dd slope, constant_part
+    if floating is float:
+        means = means_of(sum_g.high, sum_gx.high, n, centered, constant)
+        tangent.slope = -means.gx * rstd.high * rstd.high
+        tangent.constant = -means.g * rstd.high - tangent.slope * lo
+        tangent.slope_low = tangent.constant_low = 0
+        return tangent
+    else:
+        slope = dd_times(exact_mean(sum_gx, n, not constant, rstd), rstd)
+        constant_part = dd_add(exact_mean(sum_g, n, centered and not constant, rstd), dd_scale(slope, -lo))
+        tangent.slope, tangent.slope_low = slope.high, slope.low
+        tangent.constant, tangent.constant_low = constant_part.high, constant_part.low
+        return tangent
+
+
+cdef inline dd exact_mean(dd sum, double n, bint taken, dd rstd) noexcept nogil:
+    # −rstd·sum/n, or zero
+    cdef dd mean
+    mean.high = mean.low = 0
+    if taken and n > 0:
+        mean = dd_scale(dd_times(dd_divide(sum, n), rstd), -1)
+    return mean
+
+
 cdef inline floating input_gradient(
     floating g, floating xhat, floating factor, floating c1, floating c2, bint counts, floating scale, bint cold,
 ) noexcept nogil:
@@ -196,6 +269,26 @@ cdef inline floating input_gradient(
     # `cold` is a constant where this is inlined
     cdef floating gradient = multiply_add(g, factor, multiply_add(xhat, c2, c1) if counts else <floating>0)
     return gradient * scale if cold else gradient
+
+
+# Under a mask Σg/n and Σgx̂/n may be as large as g, since g counts everywhere: there the three terms of double data are
+# added in double-double.
+
+cdef inline double masked_gradient(
+    double g, double factor, double factor_low, dd x, double slope, double slope_low, double constant,
+    double constant_low, bint counts,
+) noexcept nogil:
+    # g·factor + (x·slope + constant), of parameters in two parts
+    cdef dd term = dd_product(g, factor)
+    cdef dd through_rstd = dd_product(x.high, slope)
+    cdef dd s = two_sum(through_rstd.high, constant)
+    cdef dd t = two_sum(term.high, s.high)
+    cdef double low
+    term.low += g * factor_low
+    low = t.low + (s.low + (through_rstd.low + term.low + constant_low + (x.high * slope_low + x.low * slope)))
+    if not counts:
+        return term.high + term.low
+    return t.high + low if low == low else t.high       # of infinite numbers
 
 
 # ---- groups out of range -----------------------------------------------------------------------------------------
@@ -211,10 +304,11 @@ cdef inline double inverse_power(double size, floating example) noexcept nogil:
 
 
 cdef inline double scale_of(const double* x, const unsigned char* mask, View* view, double eps) noexcept nogil:
-    # For a group of double data: the power of two that brings the largest element that counts, or √eps if that is
-    # larger, near 1; 1 if an element is not finite, when NaN is the answer. x and mask at the group's start.
+    # For a group of double data: the power of two that brings the largest element that counts near 1, but √eps not
+    # beyond 2^54 (under a mask, which may leave out large elements, not beyond 1); 1 if an element is not finite, when
+    # NaN is the answer. x and mask at the group's start.
     cdef Py_ssize_t a, i, at
-    cdef double largest = sqrt(eps) if eps > 0 else 0
+    cdef double largest = sqrt(eps) * (5.551115123125783e-17 if mask == NULL else 1) if eps > 0 else 0
     cdef double z
     for a in range(view.reduced):
         for i in range(view.inner):

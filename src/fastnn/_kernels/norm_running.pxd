@@ -8,7 +8,7 @@
 from cython cimport floating
 from libc.math cimport sqrt
 
-from fastnn._kernels.lanes cimport dd_rsqrt, two_sum
+from fastnn._kernels.lanes cimport dd, dd_rsqrt, two_sum
 from fastnn._kernels.norm cimport SIDE, Group, Population, in_range, inverse_power, usual
 
 cdef struct Running:
@@ -22,12 +22,15 @@ cdef struct Running:
 cdef inline Group scaled_group(floating mean, floating variance, double eps) noexcept nogil:
     # of a channel whose variance is not fit for the data's own unit, and of any in double precision
     cdef Group group
+    cdef dd rstd
     cdef double scale = 1
     if not in_range(variance, variance + eps, mean):
         scale = inverse_power(sqrt(variance + eps), mean)
     group.shift = mean * scale
     group.lo = 0
-    group.rstd = dd_rsqrt(two_sum(variance * scale * scale, eps * scale * scale))
+    rstd = dd_rsqrt(two_sum(variance * scale * scale, eps * scale * scale))
+    group.rstd = rstd.high
+    group.rstd_low = rstd.low if floating is double else 0
     group.scale = scale
     return group
 
@@ -45,7 +48,7 @@ cdef inline void plain_groups(
         rstd[j] = 1 / sqrt(guarded[j])
         misfits += 0 if usual(guarded[j]) else 1
     for j in range(channels):
-        groups[j] = Group(mean[j], 0, rstd[j], 1)
+        groups[j] = Group(mean[j], 0, rstd[j], 1, 0)
     if misfits:
         for j in range(channels):
             if not usual(guarded[j]):       # the others' bits do not depend on their neighbours

@@ -513,7 +513,7 @@ def batch_population(object x, object weight, object bias, object eps, object ch
 
 
 def groups_from_running(cnp.ndarray mean, cnp.ndarray variance, double eps):
-    """Groups, float64 (channels, 4), that normalise with the given statistics; regular arrays of one form."""
+    """Groups, float64 (channels, fields), that normalise with the given statistics; regular arrays of one form."""
     cdef Running running
     running.mean, running.variance = cnp.PyArray_DATA(mean), cnp.PyArray_DATA(variance)
     running.channels = cnp.PyArray_SIZE(mean)

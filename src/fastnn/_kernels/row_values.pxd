@@ -42,7 +42,7 @@ cdef inline Line line_of(const Group* group, double weight, double bias) noexcep
     line.weight = weight
     line.bias = bias
     line.folded = may_join(weight)
-    line.factor = group.rstd * weight if line.folded else group.rstd
+    line.factor = multiply_add(group.rstd, weight, group.rstd_low * weight) if line.folded else group.rstd
     line.offset = bias - group.lo * group.rstd * weight if line.folded else -group.lo * group.rstd
     return line
 

@@ -24,8 +24,10 @@ from libc.stdlib cimport calloc, free
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
-from fastnn._kernels.lanes cimport WIDE, dd, dd_add, dd_scale
-from fastnn._kernels.norm cimport DISTANT, Group, Means, View, count_of, deviation, means_of, start_of
+from fastnn._kernels.lanes cimport WIDE, dd, dd_add, dd_scale, dd_times, exact_deviation
+from fastnn._kernels.norm cimport (
+    DISTANT, Group, Means, Tangent, View, count_of, deviation, masked_gradient, means_of, rstd_of, start_of, tangent_of,
+)
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.row_floats cimport gradient_one, multiply_all, multiply_runs, multiply_stretch, stream_gradient
 from fastnn._kernels.rows cimport BATCH, batch_of, block_of, jump_after, may_stream, run_products
@@ -70,6 +72,10 @@ cdef struct Line:
     double factor
     double c1
     double c2
+    # what rounding took off, of double data
+    double factor_low
+    double c1_low
+    double c2_low
 
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
@@ -92,7 +98,7 @@ cdef inline void close_segment(
         segment[1].high = (product.high - group.lo * sum.high) * group.rstd
         segment[1].low = 0
     else:
-        segment[1] = dd_scale(dd_add(product, dd_scale(sum, -group.lo)), group.rstd)
+        segment[1] = dd_times(dd_add(product, dd_scale(sum, -group.lo)), rstd_of(group))
 
 
 cdef inline void batch_sums(
@@ -163,18 +169,18 @@ cdef inline void scale_runs(
 
 
 cdef inline inlined gradient_chunk(
-    const floating* dy, const floating* x, floating* dx, const unsigned char* mask, Py_ssize_t n, floating shift,
-    floating scale, floating factor, floating c1, floating c2, bint cold,
+    const floating* dy, const floating* x, floating* dx, Py_ssize_t n, floating shift, floating scale, floating factor,
+    floating c1, floating c2, bint cold,
 ) noexcept nogil:
     # up to CHUNK elements, read before any is written, so that the compiler needs no test of overlap. `n` and `cold`
-    # are constants where this is inlined: without `cold` scale is 1, and mask NULL.
+    # are constants where this is inlined: without `cold` scale is 1.
     cdef floating out[CHUNK]
     cdef floating common
     cdef Py_ssize_t j
     for j in range(n):
         common = multiply_add(deviation(x[j], shift, scale, cold), c2, c1)
         if cold:
-            out[j] = multiply_add(dy[j], factor, common if mask == NULL or mask[j] else <floating>0) * scale
+            out[j] = multiply_add(dy[j], factor, common) * scale
         else:
             out[j] = multiply_add(dy[j], factor, common)
     for j in range(n):
@@ -185,7 +191,6 @@ cdef inline inlined gradient_run(
     const floating* dy,             # IN   (n)
     const floating* x,              # IN   (n)
     floating* dx,                   # OUT  (n)
-    const unsigned char* mask,      # IN   (n) or NULL
     Py_ssize_t n, const Line* line, bint cold,
 ) noexcept nogil:
     cdef floating shift = <floating>line.shift
@@ -194,33 +199,52 @@ cdef inline inlined gradient_run(
     cdef floating c1 = <floating>line.c1
     cdef floating c2 = <floating>line.c2
     cdef Py_ssize_t i = 0
-    while n - i >= CHUNK and mask == NULL:
-        gradient_chunk(dy + i, x + i, dx + i, NULL, CHUNK, shift, scale, factor, c1, c2, cold)
+    while n - i >= CHUNK:
+        gradient_chunk(dy + i, x + i, dx + i, CHUNK, shift, scale, factor, c1, c2, cold)
         i += CHUNK
-    while n - i >= SHORT_CHUNK and mask == NULL:
-        gradient_chunk(dy + i, x + i, dx + i, NULL, SHORT_CHUNK, shift, scale, factor, c1, c2, cold)
+    while n - i >= SHORT_CHUNK:
+        gradient_chunk(dy + i, x + i, dx + i, SHORT_CHUNK, shift, scale, factor, c1, c2, cold)
         i += SHORT_CHUNK
-    if i < n and n >= SHORT_CHUNK and mask == NULL:     # the last elements, some of them a second time
+    if i < n and n >= SHORT_CHUNK:      # the last elements, some of them a second time
         i = n - SHORT_CHUNK
-        gradient_chunk(dy + i, x + i, dx + i, NULL, SHORT_CHUNK, shift, scale, factor, c1, c2, cold)
+        gradient_chunk(dy + i, x + i, dx + i, SHORT_CHUNK, shift, scale, factor, c1, c2, cold)
         return
     while i < n:
-        gradient_chunk(
-            dy + i, x + i, dx + i, mask + i if mask != NULL else NULL, 1, shift, scale, factor, c1, c2, cold)
+        gradient_chunk(dy + i, x + i, dx + i, 1, shift, scale, factor, c1, c2, cold)
         i += 1
+
+
+cdef inline apart masked_run(
+    const floating* dy, const floating* x, floating* dx, const unsigned char* mask, Py_ssize_t n, const Line* line,
+) noexcept nogil:
+    cdef floating shift = <floating>line.shift
+    cdef floating scale = <floating>line.scale
+    cdef floating factor = <floating>line.factor
+    cdef floating c1 = <floating>line.c1
+    cdef floating c2 = <floating>line.c2
+    cdef floating common
+    cdef Py_ssize_t i
+    for i in range(n):
+        if floating is float:
+            common = multiply_add(deviation(x[i], shift, scale, True), c2, c1)
+            dx[i] = multiply_add(dy[i], factor, common if mask[i] else <floating>0) * scale
+        else:
+            dx[i] = scale * masked_gradient(
+                dy[i], factor, line.factor_low, exact_deviation(x[i], shift, scale, True), c2, line.c2_low, c1,
+                line.c1_low, mask[i])
 
 
 cdef inline apart segment_run(
     const floating* dy, const floating* x, floating* dx, const unsigned char* mask, Py_ssize_t n, const Line* line,
 ) noexcept nogil:
     if mask != NULL:
-        gradient_run(dy, x, dx, mask, n, line, True)
+        masked_run(dy, x, dx, mask, n, line)
     elif line.scale != 1:
-        gradient_run(dy, x, dx, NULL, n, line, True)
+        gradient_run(dy, x, dx, n, line, True)
     elif floating is float and n >= VECTOR:
         gradient_one(dy, x, dx, n, line.shift, line.factor, line.c1, line.c2)
     else:
-        gradient_run(dy, x, dx, NULL, n, line, False)
+        gradient_run(dy, x, dx, n, line, False)
 
 
 cdef inline apart gradient_runs(
@@ -247,17 +271,35 @@ cdef inline apart count_elements(
         n[r] = <double>count_of(mask + r * p.view.inner, &p.view)
 
 
-cdef inline void batch_means(
-    Backward* p, Py_ssize_t g, Py_ssize_t count, const unsigned char* mask, Means* means, double* weights,
-    floating example,
+cdef inline Line line_of(const Group* group, double weight, const Means* means) noexcept nogil:
+    # of float data
+    cdef Line line
+    line.shift = group.shift
+    line.scale = group.scale
+    line.factor = weight * group.rstd
+    line.c2 = -means.gx * group.rstd * group.rstd
+    line.c1 = (means.gx * group.lo * group.rstd - means.g) * group.rstd
+    line.factor_low = line.c1_low = line.c2_low = 0
+    return line
+
+
+cdef inline void set_factor(Line* line, double weight, dd rstd) noexcept nogil:
+    cdef dd factor = dd_scale(rstd, weight)
+    line.factor, line.factor_low = factor.high, factor.low
+
+
+cdef inline void batch_lines(
+    Backward* p, Py_ssize_t g, Py_ssize_t count, const unsigned char* mask, Line* lines,
 ) noexcept nogil:
-    # of neighbouring groups, side by side: quotients come in vectors; and the first weight of each. mask at the first
-    # group's start
+    # of neighbouring groups of float data, side by side, so that quotients come in vectors; mask at the first group's
+    # start
+    cdef Means means[BATCH]
+    cdef double weights[BATCH]
     cdef double sum_g[BATCH]
     cdef double sum_gx[BATCH]
     cdef double n[BATCH]
     cdef const dd* segment = p.segments + 2 * g * p.entries
-    cdef const floating* weight = <const floating*>p.weight
+    cdef const float* weight = <const float*>p.weight
     cdef Py_ssize_t c = g % p.period
     cdef bint centered = p.centered
     cdef Py_ssize_t r, k
@@ -277,15 +319,31 @@ cdef inline void batch_means(
         c = c + 1 if c + 1 < p.period else 0
     for r in range(count):
         means[r] = means_of(sum_g[r], sum_gx[r], n[r], centered, False)
+    for r in range(count):
+        lines[r] = line_of(p.groups + g + r, weights[r], means + r)
 
 
-cdef inline Line line_of(const Group* group, double weight, const Means* means) noexcept nogil:
+cdef inline Line exact_line(Backward* p, Py_ssize_t g, const unsigned char* mask) noexcept nogil:
+    # of group g of double data, with its first weight; mask at the group's start
+    cdef const dd* segment = p.segments + 2 * g * p.entries
+    cdef const Group* group = p.groups + g
+    cdef dd sum_g, sum_gx
+    cdef Tangent tangent
     cdef Line line
+    cdef double w
+    cdef Py_ssize_t k
+    sum_g.high = sum_g.low = sum_gx.high = sum_gx.low = 0
+    for k in range(p.entries):
+        w = weight_of(p, g, k, <double>0)
+        sum_g = dd_add(sum_g, dd_scale(segment[2 * k], w))
+        sum_gx = dd_add(sum_gx, dd_scale(segment[2 * k + 1], w))
+    tangent = tangent_of(
+        sum_g, sum_gx, <double>count_of(mask, &p.view), p.centered, False, group.lo, rstd_of(group), <double>0)
     line.shift = group.shift
     line.scale = group.scale
-    line.factor = weight * group.rstd
-    line.c2 = -means.gx * group.rstd * group.rstd
-    line.c1 = (means.gx * group.lo * group.rstd - means.g) * group.rstd
+    line.c2, line.c2_low = tangent.slope, tangent.slope_low
+    line.c1, line.c1_low = tangent.constant, tangent.constant_low
+    set_factor(&line, weight_of(p, g, 0, <double>0), rstd_of(group))
     return line
 
 
@@ -295,14 +353,15 @@ cdef inline void batch_gradients(
 ) noexcept nogil:
     # everything at the start of group g
     cdef Py_ssize_t stride = p.view.groups * p.view.inner
-    cdef Means means[BATCH]
-    cdef double weights[BATCH]
     cdef Line lines[BATCH]
     cdef Py_ssize_t r, a, k, at
     cdef bint scaled = False
-    batch_means(p, g, count, mask, means, weights, x[0])
+    if floating is float:
+        batch_lines(p, g, count, mask, lines)
+    else:
+        for r in range(count):
+            lines[r] = exact_line(p, g + r, mask + r * p.view.inner if mask != NULL else NULL)
     for r in range(count):
-        lines[r] = line_of(p.groups + g + r, weights[r], means + r)
         scaled = scaled or lines[r].scale != 1
     if floating is float and p.length >= VECTOR and mask == NULL and not scaled and p.entries == 1:
         for a in range(p.view.reduced - 1, -1, -1):     # what was read last is nearest
@@ -313,7 +372,7 @@ cdef inline void batch_gradients(
             for k in range(p.entries):
                 at = a * stride + r * p.view.inner + k * p.length
                 if p.entries > 1:
-                    lines[r].factor = weight_of(p, g + r, k, x[0]) * p.groups[g + r].rstd
+                    set_factor(lines + r, weight_of(p, g + r, k, x[0]), rstd_of(p.groups + g + r))
                 segment_run(dy + at, x + at, dx + at, mask + at if mask != NULL else NULL, p.length, lines + r)
 
 

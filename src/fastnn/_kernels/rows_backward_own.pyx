@@ -23,6 +23,7 @@ Design
 """
 
 from cython cimport floating
+from libc.math cimport isfinite
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -30,10 +31,12 @@ from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport (
-    FLUSH, LANES, WIDE, WideSum, add_to_lanes, dd, dd_add, dd_scale, merge,
+    FLUSH, LANES, WIDE, WideSum, add_product, add_term, add_to_lanes, dd, dd_add, dd_product, dd_scale, dd_times,
+    exact_deviation, merge,
 )
 from fastnn._kernels.norm cimport (
-    DISTANT, LINE, Group, Means, View, claim_lines, count_of, input_gradient, means_of, normalized,
+    DISTANT, LINE, Group, Means, Tangent, View, claim_lines, count_of, exact_mean, input_gradient, masked_gradient,
+    means_of, normalized, rstd_of, tangent_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.own_floats cimport (
@@ -107,6 +110,12 @@ cdef inline Py_ssize_t sums_of(Backward* p) noexcept nogil:
     return SUMS if p.double_precision else DY_LOW
 
 
+cdef struct Masked:
+    # what a row of double data under a mask needs
+    Tangent tangent
+    dd rstd
+
+
 # ---- sums along a row ------------------------------------------------------------------------------------------------
 
 cdef inline inlined add_some(
@@ -121,6 +130,15 @@ cdef inline inlined add_some(
         products[j] = multiply_add(g, multiply_add(x[j], scale, -shift), products[j])
 
 
+cdef inline void put_exact_sums(
+    const WideSum* total_g, const WideSum* total_gd, RowSums* sums, Py_ssize_t row,
+) noexcept nogil:
+    cdef dd g = exact_sum_of(total_g)
+    cdef dd gd = exact_sum_of(total_gd)
+    sums.g[row], sums.g_low[row] = g.high, g.low
+    sums.gd[row], sums.gd_low[row] = gd.high, gd.low
+
+
 cdef inline apart row_products(
     const floating* dy,         # IN   (n)
     const floating* x,          # IN   (n)
@@ -130,7 +148,6 @@ cdef inline apart row_products(
     RowSums* sums_of_rows, Py_ssize_t row,  # OUT  at the row
 ) noexcept nogil:
     cdef WideSum total_g, total_gd
-    cdef dd all_g, all_gd
     cdef floating sums[LANES]
     cdef floating products[LANES]
     cdef floating shift = <floating>group.shift
@@ -167,26 +184,15 @@ cdef inline apart row_products(
         sums_of_rows.g[row] = sum_of(total_g.high)
         sums_of_rows.gd[row] = sum_of(total_gd.high)
     else:
-        all_g = exact_sum_of(&total_g)
-        all_gd = exact_sum_of(&total_gd)
-        sums_of_rows.g[row], sums_of_rows.g_low[row] = all_g.high, all_g.low
-        sums_of_rows.gd[row], sums_of_rows.gd_low[row] = all_gd.high, all_gd.low
+        put_exact_sums(&total_g, &total_gd, sums_of_rows, row)
 
 
 cdef inline inlined row_parameters(
     const RowSums* sums, Py_ssize_t row, double shift, double lo, double rstd, double scale, double n, bint centered,
     floating* parameters,       # OUT  (ROW_PARAMETERS, TILE_ROWS) at the row
 ) noexcept nogil:
-    cdef double sum_gx
-    cdef Means means
-    cdef dd total, total_g
-    if floating is float:
-        sum_gx = (sums.gd[row] - lo * sums.g[row]) * rstd
-    else:
-        total_g.high, total_g.low = sums.g[row], sums.g_low[row]
-        total.high, total.low = sums.gd[row], sums.gd_low[row]
-        sum_gx = dd_scale(dd_add(total, dd_scale(total_g, -lo)), rstd).high
-    means = means_of(sums.g[row], sum_gx, n, centered, False)
+    # all of them for float data; of double data exact_parameters has the last word on the means
+    cdef Means means = means_of(sums.g[row], (sums.gd[row] - lo * sums.g[row]) * rstd, n, centered, False)
     parameters[SHIFT * TILE_ROWS] = <floating>shift
     parameters[SCALE * TILE_ROWS] = <floating>scale
     parameters[RSTD * TILE_ROWS] = <floating>rstd
@@ -195,9 +201,50 @@ cdef inline inlined row_parameters(
     parameters[C2 * TILE_ROWS] = <floating>(-means.gx * rstd)
 
 
+cdef inline void exact_parameters(
+    const RowSums* sums, Py_ssize_t row, const Group* group, double n, bint centered,
+    double* parameters,         # OUT  (ROW_PARAMETERS, TILE_ROWS) at the row
+    Masked* masked,             # OUT  or NULL
+) noexcept nogil:
+    cdef dd rstd = rstd_of(group)
+    cdef dd sum_g, sum_gx
+    sum_g.high, sum_g.low = sums.g[row], sums.g_low[row]
+    sum_gx.high, sum_gx.low = sums.gd[row], sums.gd_low[row]
+    sum_gx = dd_times(dd_add(sum_gx, dd_scale(sum_g, -group.lo)), rstd)
+    parameters[C1 * TILE_ROWS] = exact_mean(sum_g, n, centered, rstd).high
+    parameters[C2 * TILE_ROWS] = exact_mean(sum_gx, n, True, rstd).high
+    if masked != NULL:
+        masked.rstd = rstd
+        masked.tangent = tangent_of(sum_g, sum_gx, n, centered, False, group.lo, rstd, parameters[0])
+
+
+cdef inline apart exact_row_products(
+    const double* dy, const double* x, const double* weight, Py_ssize_t n, const Group* group, RowSums* sums,
+    Py_ssize_t row,
+) noexcept nogil:
+    # The same in double-double from the products on, for rows under a mask: x̂ of what it leaves out may be so large
+    # that roundings of its terms exceed the sum.
+    cdef WideSum total_g, total_gd
+    cdef Py_ssize_t j
+    cdef Py_ssize_t i = 0
+    cdef dd g, d
+    for j in range(WIDE):
+        total_g.high[j] = total_g.low[j] = 0
+        total_gd.high[j] = total_gd.low[j] = 0
+    while i < n:
+        for j in range(min(<Py_ssize_t>WIDE, n - i)):
+            g = dd_product(dy[i + j], weight[i + j])
+            d = exact_deviation(x[i + j], group.shift, group.scale, True)
+            add_term(&total_g.high[j], &total_g.low[j], g, x[0])
+            add_product(&total_gd.high[j], &total_gd.low[j], g, d, x[0])
+        i += WIDE
+    put_exact_sums(&total_g, &total_gd, sums, row)
+
+
 cdef inline apart tile_parameters(
     Backward* p, Py_ssize_t first, Py_ssize_t rows, const RowSums* sums,
     floating* parameters,       # OUT  (ROW_PARAMETERS, TILE_ROWS)
+    Masked* masked,             # OUT  (TILE_ROWS), of double data under a mask
 ) noexcept nogil:
     cdef const Group* group = p.groups + first
     cdef double n = <double>p.view.inner
@@ -205,7 +252,7 @@ cdef inline apart tile_parameters(
     cdef Py_ssize_t r
     if floating is float and rows == TILE_ROWS and p.period == 1 and p.mask == NULL:
         # side by side, so that roots and quotients do not wait for each other
-        transpose8(&group.shift, fields)
+        transpose8(&group.shift, sizeof(Group) // sizeof(double), fields)
         for r in range(TILE_ROWS):
             row_parameters(
                 sums, r, fields[r], fields[TILE_ROWS + r], fields[2 * TILE_ROWS + r], fields[3 * TILE_ROWS + r], n,
@@ -215,6 +262,8 @@ cdef inline apart tile_parameters(
         if p.mask != NULL:
             n = <double>count_of(p.mask + (first + r * p.period) * p.view.inner, &p.view)
         row_parameters(sums, r, group.shift, group.lo, group.rstd, group.scale, n, p.centered, parameters + r)
+        if floating is double:
+            exact_parameters(sums, r, group, n, p.centered, parameters + r, masked + r if p.mask != NULL else NULL)
         group += p.period
 
 
@@ -224,13 +273,16 @@ cdef inline inlined strip(
     const floating* dy, const floating* x, floating* dx,    # at the strip of the first row; rows lie `stride` apart
     const unsigned char* mask, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width, const floating* weight,
     const floating* parameters,                             # (ROW_PARAMETERS, TILE_ROWS)
+    const Masked* masked,                                   # (rows), for double data under a mask
     bint cold, const Columns* to, Py_ssize_t column,
 ) noexcept nogil:
     # `width` and `cold` are constants where this is inlined: without `cold` every scale is 1, and mask NULL
-    cdef floating shift, scale, rstd, offset, c1, c2, xhat, d
+    cdef floating shift, scale, rstd, offset, c1, c2, xhat, xhat_in_sum, d
     cdef floating sum_dy[STRIP]
     cdef floating sum_dyx[STRIP]
     cdef floating out[STRIP]
+    cdef dd factor
+    cdef Tangent tangent
     cdef Py_ssize_t r, j
     for j in range(width):
         sum_dy[j] = 0
@@ -245,8 +297,18 @@ cdef inline inlined strip(
         for j in range(width):
             d = dy[r * stride + j]
             xhat = normalized(x[r * stride + j], shift, rstd, offset, scale, cold)
+            xhat_in_sum = xhat
             sum_dy[j] += d
-            sum_dyx[j] = multiply_add(d, xhat, sum_dyx[j])
+            if cold and d == 0 and isfinite(x[r * stride + j]):
+                xhat_in_sum = 0         # x̂ of what the mask leaves out may have overflowed
+            sum_dyx[j] = multiply_add(d, xhat_in_sum, sum_dyx[j])
+            if floating is double and mask != NULL:
+                factor = dd_scale(masked[r].rstd, weight[j])
+                tangent = masked[r].tangent
+                out[j] = scale * masked_gradient(
+                    d, factor.high, factor.low, exact_deviation(x[r * stride + j], shift, scale, True),
+                    tangent.slope, tangent.slope_low, tangent.constant, tangent.constant_low, mask[r * stride + j])
+                continue
             out[j] = input_gradient(
                 d * weight[j], xhat, rstd, c1, c2, mask == NULL or mask[r * stride + j] != 0, scale, cold)
         for j in range(width):      # apart, so that nothing that is read can be what is written
@@ -262,7 +324,8 @@ cdef inline inlined strip(
 
 cdef inline apart strips(
     const floating* dy, const floating* x, floating* dx, const unsigned char* mask, Py_ssize_t stride, Py_ssize_t rows,
-    Py_ssize_t n, const floating* weight, const floating* parameters, bint cold, const Columns* to,
+    Py_ssize_t n, const floating* weight, const floating* parameters, const Masked* masked, bint cold,
+    const Columns* to,
 ) noexcept nogil:
     # all strips of a tile
     cdef Py_ssize_t i = 0
@@ -270,17 +333,17 @@ cdef inline apart strips(
         while i < n:
             strip(
                 dy + i, x + i, dx + i, mask + i if mask != NULL else NULL, stride, rows, min(<Py_ssize_t>STRIP, n - i),
-                weight + i, parameters, True, to, i)
+                weight + i, parameters, masked, True, to, i)
             i += STRIP
         return
     while n - i >= STRIP:
-        strip(dy + i, x + i, dx + i, NULL, stride, rows, STRIP, weight + i, parameters, False, to, i)
+        strip(dy + i, x + i, dx + i, NULL, stride, rows, STRIP, weight + i, parameters, NULL, False, to, i)
         i += STRIP
     while n - i >= NARROW:
-        strip(dy + i, x + i, dx + i, NULL, stride, rows, NARROW, weight + i, parameters, False, to, i)
+        strip(dy + i, x + i, dx + i, NULL, stride, rows, NARROW, weight + i, parameters, NULL, False, to, i)
         i += NARROW
     if i < n:
-        strip(dy + i, x + i, dx + i, NULL, stride, rows, n - i, weight + i, parameters, False, to, i)
+        strip(dy + i, x + i, dx + i, NULL, stride, rows, n - i, weight + i, parameters, NULL, False, to, i)
 
 
 cdef inline const floating* weights_of(Backward* p, Py_ssize_t row, floating example) noexcept nogil:
@@ -296,6 +359,7 @@ cdef inline void tile(
     cdef const floating* weight = weights_of(p, first, dy[0])
     cdef floating parameters[ROW_PARAMETERS * TILE_ROWS]
     cdef RowSums sums
+    cdef Masked masked[TILE_ROWS]
     cdef Py_ssize_t start = first * n
     cdef Py_ssize_t r, at
     cdef const Group* group
@@ -305,13 +369,15 @@ cdef inline void tile(
         group = p.groups + first + r * p.period
         if floating is float and group.scale == 1:
             own_sums(dy + at, x + at, weight, NULL, 0, 1, n, group, 0, sums.g + r, sums.gd + r)
+        elif floating is double and p.mask != NULL:
+            exact_row_products(dy + at, x + at, weight, n, group, &sums, r)
         else:
             row_products(dy + at, x + at, weight, dx + at if p.distant else NULL, n, group, &sums, r)
         cold = cold or group.scale != 1
-    tile_parameters(p, first, rows, &sums, parameters)
+    tile_parameters(p, first, rows, &sums, parameters, masked)
     strips(
         dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL, p.period * n, rows, n, weight,
-        parameters, cold, to)
+        parameters, masked, cold, to)
 
 
 # ---- tiles in registers ----------------------------------------------------------------------------------------------
@@ -346,7 +412,7 @@ cdef inline void own_tile(
     for b in range(blocks):
         row = first + b * TILE_ROWS * p.period
         count = min(<Py_ssize_t>TILE_ROWS, rows - b * TILE_ROWS)
-        tile_parameters(p, row, count, sums + b, parameters + b * TILE_ROWS * ROW_PARAMETERS)
+        tile_parameters(p, row, count, sums + b, parameters + b * TILE_ROWS * ROW_PARAMETERS, NULL)
     for b in range(blocks):
         count = min(<Py_ssize_t>TILE_ROWS, rows - b * TILE_ROWS)
         at = (first + b * TILE_ROWS * p.period) * n

@@ -641,7 +641,7 @@ cdef class NormStep(Step):
     """A norm whose groups are contiguous, as a step of a plan: `groups` of n elements in each sample.
 
     weight and bias are regular arrays or None; `entries` and `period` as in `Forward`. With `given` statistics, float64
-    (channels, 4) for runs of n elements, `groups` counts how often the channels follow each other in a sample.
+    (channels, fields) for runs of n elements, `groups` counts how often the channels follow each other in a sample.
     """
     cdef Forward forward
 

@@ -1,9 +1,9 @@
 # Closing groups of float data, whose sums are in double precision: sums → statistics, SIDE groups at once, as vectors.
 
-from libc.math cimport sqrt
+from libc.math cimport fabs, sqrt
 
 from fastnn._kernels.inlining cimport apart, inlined
-from fastnn._kernels.norm cimport SIDE, Group, Moments, Settled, inverse_power, usual
+from fastnn._kernels.norm cimport LARGE, SIDE, Group, Moments, Settled, inverse_power, usual
 from fastnn._kernels.vectors cimport (
     add, between, d8, divide8, larger8, load8, multiply8, root8, rounded8, smaller8, spread, store8, subtract8,
     unless_zero,
@@ -50,25 +50,30 @@ cdef inline Settled8 settled_in(Moments8 moments, d8 scale) noexcept nogil:
 
 
 cdef inline apart settle_scaled(const Moments8* moments, Settled8* settled) noexcept nogil:
-    # groups out of range, in units of their own: powers of two with which 1/√guarded is an ordinary number. A constant
-    # group has no need of one.
+    # Groups out of range, in units of their own: powers of two with which 1/√guarded is an ordinary number. A constant
+    # group needs none, unless something that the mask leaves out may be farther from its mean than the largest number.
+    cdef double mean[SIDE]
     cdef double variance[SIDE]
     cdef double guarded[SIDE]
     cdef double scale[SIDE]
     cdef Py_ssize_t j
+    store8(mean, moments.mean)
     store8(variance, moments.variance)
     store8(guarded, moments.guarded)
     for j in range(SIDE):
         scale[j] = 1
         if variance[j] != 0 and not usual(guarded[j]):
             scale[j] = inverse_power(sqrt(guarded[j]), <float>0)
+        elif variance[j] == 0 and fabs(mean[j]) >= LARGE:
+            scale[j] = 0.25
     settled[0] = settled_in(moments[0], load8(scale))
 
 
 cdef inline bint settle8(const Moments8* moments, Settled8* settled) noexcept nogil:
     # whether all scales are 1
     settled[0] = settled_in(moments[0], spread(1))
-    if between(moments.guarded, 7.888609052210118e-31, 1.2676506002282294e30):         # usual
+    if (between(moments.guarded, 7.888609052210118e-31, 1.2676506002282294e30)         # usual
+            and between(moments.mean, -LARGE, LARGE)):
         return True
     settle_scaled(moments, settled)
     return between(settled.scale, 1, 1)
@@ -101,3 +106,4 @@ cdef inline void put_groups(const Settled* settled, Py_ssize_t count, Group* gro
         groups[j].lo = settled.lo[j]
         groups[j].rstd = settled.rstd[j]
         groups[j].scale = settled.scale[j]
+        groups[j].rstd_low = 0

@@ -262,13 +262,14 @@ cdef extern from *:
       for (int k = 0; k < 8; k++) y[k] = fastnn_total_f16(a[k]);
     #endif
     }
-    /* eight times four doubles → four times eight */
-    FASTNN_INLINE void fastnn_transpose(const double *x, double *y) {
+    /* four doubles, eight times, `stride` apart → four times eight */
+    FASTNN_INLINE void fastnn_transpose(const double *x, Py_ssize_t stride, double *y) {
     #if defined(__AVX512F__)
+      #define FASTNN_TWO(k) _mm512_insertf64x4( \\
+        _mm512_castpd256_pd512(_mm256_loadu_pd(x + (k) * stride)), _mm256_loadu_pd(x + ((k) + 1) * stride), 1)
       const __m512i even = _mm512_setr_epi64(0, 4, 8, 12, 1, 5, 9, 13);
       const __m512i odd = _mm512_setr_epi64(2, 6, 10, 14, 3, 7, 11, 15);
-      __m512d a = _mm512_loadu_pd(x), b = _mm512_loadu_pd(x + 8);
-      __m512d c = _mm512_loadu_pd(x + 16), d = _mm512_loadu_pd(x + 24);
+      __m512d a = FASTNN_TWO(0), b = FASTNN_TWO(2), c = FASTNN_TWO(4), d = FASTNN_TWO(6);
       __m512d p = _mm512_permutex2var_pd(a, even, b), q = _mm512_permutex2var_pd(c, even, d);
       __m512d r = _mm512_permutex2var_pd(a, odd, b), s = _mm512_permutex2var_pd(c, odd, d);
       _mm512_storeu_pd(y, _mm512_shuffle_f64x2(p, q, 0x44));
@@ -277,7 +278,7 @@ cdef extern from *:
       _mm512_storeu_pd(y + 24, _mm512_shuffle_f64x2(r, s, 0xee));
     #else
       for (int k = 0; k < 8; k++)
-        for (int j = 0; j < 4; j++) y[8 * j + k] = x[4 * k + j];
+        for (int j = 0; j < 4; j++) y[8 * j + k] = x[stride * k + j];
     #endif
     }
     /* y += the first n of 16 floats */
@@ -342,8 +343,8 @@ cdef extern from *:
     float total16 "fastnn_total_f16" (f16 a) noexcept nogil
     # of eight, as doubles
     void totals16 "fastnn_totals_f16" (const f16* a, double* y) noexcept nogil
-    # (8, 4) → (4, 8)
-    void transpose8 "fastnn_transpose" (const double* x, double* y) noexcept nogil
+    # four numbers, eight times, `stride` apart → (4, 8)
+    void transpose8 "fastnn_transpose" (const double* x, Py_ssize_t stride, double* y) noexcept nogil
     # y += the first n, 0 < n < 16
     void add_first "fastnn_add_first" (double* y, f16 a, Py_ssize_t n) noexcept nogil
     d8 low_half "fastnn_low_half" (f16 a) noexcept nogil
