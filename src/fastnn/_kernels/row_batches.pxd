@@ -2,7 +2,9 @@
 # a time, forward. The sums of the next batch are taken while the values of the present one are written.
 
 from fastnn._kernels.inlining cimport apart, inlined
-from fastnn._kernels.row_floats cimport BOTH, STREAMED, SUMS, VALUES, Affine, Pair, affine_of, pass_runs, sum_run
+from fastnn._kernels.row_floats cimport (
+    BOTH, STREAMED, VALUES, Affine, Pair, affine_of, pass_runs, sum_run, write_run,
+)
 from fastnn._kernels.rows cimport LANES
 from fastnn._kernels.vectors cimport d8, spread
 
@@ -56,15 +58,15 @@ cdef inline inlined write_and_sum(
     for r in range(count):
         a = affine_of(lines.shift[r], lines.factor[r], lines.offset[r])
         if streamed:
-            pass_runs(STREAMED, n, False, x + r * n, y + r * n, &a, weight, bias, NULL, NULL, NULL, NULL, 0, NULL)
+            write_run(STREAMED, n, False, x + r * n, y + r * n, &a, weight, bias)
             continue
         if r >= more:
-            pass_runs(VALUES, n, False, x + r * n, y + r * n, &a, weight, bias, NULL, NULL, NULL, NULL, 0, NULL)
+            write_run(VALUES, n, False, x + r * n, y + r * n, &a, weight, bias)
             continue
         sums.shift[r] = next[r * n] if centered else 0
         if n < 2 * LANES:
-            pass_runs(VALUES, n, True, x + r * n, y + r * n, &a, weight, bias, NULL, NULL, NULL, NULL, 0, NULL)
-            pass_runs(SUMS, n, True, NULL, NULL, NULL, NULL, NULL, NULL, next + r * n, NULL, NULL, sums.shift[r], &pair)
+            write_run(VALUES, n, True, x + r * n, y + r * n, &a, weight, bias)
+            sum_run(NULL, next + r * n, NULL, NULL, sums.shift[r], n, &pair)
         else:
             pass_runs(
                 BOTH, n, False, x + r * n, y + r * n, &a, weight, bias, NULL, next + r * n, NULL, NULL, sums.shift[r],

@@ -196,6 +196,14 @@ cdef inline inlined pass_runs(
         sums[0] = p0 if short else joined(joined(p0, p1), joined(p2, p3))
 
 
+cdef inline inlined write_run(
+    Passes passes, Py_ssize_t n, bint short, const float* x, float* y, const Affine* a, const float* weight,
+    const float* bias,
+) noexcept nogil:
+    # VALUES or STREAMED
+    pass_runs(passes, n, short, x, y, a, weight, bias, NULL, NULL, NULL, NULL, 0, NULL)
+
+
 cdef inline inlined sum_run(
     const float* dy, const float* x, const float* result, const Ahead* ahead, double shift, Py_ssize_t n, Pair* sums,
 ) noexcept nogil:
@@ -280,7 +288,7 @@ cdef inline inlined stream_affine(
 ) noexcept nogil:
     # past the caches: y and n are whole cache lines
     cdef Affine a = affine_of(shift, factor, offset)
-    pass_runs(STREAMED, n, False, x, y, &a, NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL)
+    write_run(STREAMED, n, False, x, y, &a, NULL, NULL)
 
 
 cdef inline apart apply_affine(
@@ -292,13 +300,13 @@ cdef inline apart apply_affine(
 ) noexcept nogil:
     cdef Affine a = affine_of(shift, factor, offset)
     if weight != NULL and bias != NULL:
-        pass_runs(VALUES, n, False, x, y, &a, weight, bias, NULL, NULL, NULL, NULL, 0, NULL)
+        write_run(VALUES, n, False, x, y, &a, weight, bias)
     elif weight != NULL:
-        pass_runs(VALUES, n, False, x, y, &a, weight, NULL, NULL, NULL, NULL, NULL, 0, NULL)
+        write_run(VALUES, n, False, x, y, &a, weight, NULL)
     elif bias != NULL:
-        pass_runs(VALUES, n, False, x, y, &a, NULL, bias, NULL, NULL, NULL, NULL, 0, NULL)
+        write_run(VALUES, n, False, x, y, &a, NULL, bias)
     else:
-        pass_runs(VALUES, n, False, x, y, &a, NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL)
+        write_run(VALUES, n, False, x, y, &a, NULL, NULL)
 
 
 # ---- the input's gradient --------------------------------------------------------------------------------------------
