@@ -39,6 +39,7 @@ from fastnn._kernels.norm cimport (
     means_of, normalized, rstd_of, tangent_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
+from fastnn._kernels.own_doubles cimport FLUSH_DOUBLE, own_double_sums
 from fastnn._kernels.own_floats cimport (
     C1, C2, OFFSET, ROW_PARAMETERS, RSTD, SCALE, SHIFT, TILE_ROWS, Columns, Part, RowSums, own_strips, own_sums,
 )
@@ -49,7 +50,6 @@ from fastnn._kernels.vectors cimport transpose8
 __all__ = ["rows_backward_own"]
 
 cdef enum:
-    FLUSH_DOUBLE = 4
     # columns of a strip: its sums fit the registers
     STRIP = 64
     NARROW = 16
@@ -130,11 +130,7 @@ cdef inline inlined add_some(
         products[j] = multiply_add(g, multiply_add(x[j], scale, -shift), products[j])
 
 
-cdef inline void put_exact_sums(
-    const WideSum* total_g, const WideSum* total_gd, RowSums* sums, Py_ssize_t row,
-) noexcept nogil:
-    cdef dd g = exact_sum_of(total_g)
-    cdef dd gd = exact_sum_of(total_gd)
+cdef inline void put_exact(dd g, dd gd, RowSums* sums, Py_ssize_t row) noexcept nogil:
     sums.g[row], sums.g_low[row] = g.high, g.low
     sums.gd[row], sums.gd_low[row] = gd.high, gd.low
 
@@ -184,7 +180,7 @@ cdef inline apart row_products(
         sums_of_rows.g[row] = sum_of(total_g.high)
         sums_of_rows.gd[row] = sum_of(total_gd.high)
     else:
-        put_exact_sums(&total_g, &total_gd, sums_of_rows, row)
+        put_exact(exact_sum_of(&total_g), exact_sum_of(&total_gd), sums_of_rows, row)
 
 
 cdef inline inlined row_parameters(
@@ -238,7 +234,7 @@ cdef inline apart exact_row_products(
             add_term(&total_g.high[j], &total_g.low[j], g, x[0])
             add_product(&total_gd.high[j], &total_gd.low[j], g, d, x[0])
         i += WIDE
-    put_exact_sums(&total_g, &total_gd, sums, row)
+    put_exact(exact_sum_of(&total_g), exact_sum_of(&total_gd), sums, row)
 
 
 cdef inline apart tile_parameters(
@@ -360,6 +356,7 @@ cdef inline void tile(
     cdef floating parameters[ROW_PARAMETERS * TILE_ROWS]
     cdef RowSums sums
     cdef Masked masked[TILE_ROWS]
+    cdef dd sum_g, sum_gd
     cdef Py_ssize_t start = first * n
     cdef Py_ssize_t r, at
     cdef const Group* group
@@ -371,6 +368,10 @@ cdef inline void tile(
             own_sums(dy + at, x + at, weight, NULL, 0, 1, n, group, 0, sums.g + r, sums.gd + r)
         elif floating is double and p.mask != NULL:
             exact_row_products(dy + at, x + at, weight, n, group, &sums, r)
+        elif floating is double and group.scale == 1 and n >= WIDE:
+            own_double_sums(
+                dy + at, x + at, weight, dx + at if p.distant else NULL, n, group.shift, &sum_g, &sum_gd)
+            put_exact(sum_g, sum_gd, &sums, r)
         else:
             row_products(dy + at, x + at, weight, dx + at if p.distant else NULL, n, group, &sums, r)
         cold = cold or group.scale != 1
