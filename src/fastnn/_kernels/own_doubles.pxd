@@ -1,5 +1,5 @@
-# Rows of double data in which each place has its own weight, without a mask and in its own unit: the sums along a row of
-# rows_backward_own, in registers.
+# Rows of double data in which each place has its own weight, without a mask and in their own unit: the sums along a
+# row of rows_backward_own, in registers.
 
 from fastnn._kernels.inlining cimport apart
 from fastnn._kernels.lanes cimport WIDE, WideSum, dd
