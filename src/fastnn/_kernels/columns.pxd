@@ -58,7 +58,7 @@ cdef enum:
     BLOCKS = 64
     # bytes that move while a column's sums become parameters
     CLOSING = 256
-    # numbers of a Group, and arrays of Settled, in the same order
+    # arrays of Settled, and the numbers of a Group, that float data has, in the same order
     FIELDS = 4
     # Rows that are summed strip by strip: so many, or as many as have these elements.
     SUM_ROWS = 16
@@ -401,7 +401,8 @@ cdef inline double factor_of(const Settled* loaded, Py_ssize_t j, floating weigh
 
 cdef inline apart gather_groups(const Group* groups, Settled* loaded, Py_ssize_t* ordinary) noexcept nogil:
     # SIDE of them, and how many have scale 1 and a moderate unit
-    copy_transposed(<const double*>groups, FIELDS, SIDE, FIELDS, loaded.shift, SIDE)
+    cdef Py_ssize_t row = sizeof(Group) // sizeof(double)
+    copy_transposed(<const double*>groups, row, SIDE, FIELDS, loaded.shift, SIDE)
     ordinary[0] = count_ordinary(loaded)
 
 
