@@ -12,11 +12,9 @@ import pytest
 
 import fastnn.functional as F
 import reference as ref
-from fastnn import _kernels
 from norm_operations import OPERATIONS
 
-# the promise; without fused multiply-add, on processors from before 2013, a little more
-BOUND = 4.0 if _kernels.ISA != "x86_64_v2" else 5.0
+BOUND = 4.0
 DTYPES = [np.float32, np.float64]
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -41,7 +41,7 @@ from fastnn._kernels.norm cimport (
     close_group, deviation, scale_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.settling cimport settle_sums
+from fastnn._kernels.settling cimport put_groups, settle_sums
 from fastnn._kernels.streaming cimport stream_end
 
 __all__ = ["columns_forward"]
@@ -317,19 +317,14 @@ cdef inline apart settle_side(
 
 
 cdef inline apart store_groups(const Settled* settled, Group* groups) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(SIDE):
-        groups[j].shift = settled.shift[j]
-        groups[j].lo = settled.lo[j]
-        groups[j].rstd = settled.rstd[j]
-        groups[j].scale = settled.scale[j]
-        groups[j].rstd_low = 0
+    put_groups(settled, SIDE, groups)
 
 
 cdef inline apart store_population(const Moments* moments, const double* n, Population* population) noexcept nogil:
+    # no mean where there is no variance: a sum around zero may be infinite
     cdef Py_ssize_t j
     for j in range(SIDE):
-        population[j].mean = moments.mean[j]
+        population[j].mean = moments.mean[j] if moments.variance[j] == moments.variance[j] else moments.variance[j]
         population[j].variance = moments.variance[j]
         population[j].count = n[j]
 

@@ -58,6 +58,13 @@ cdef inline Py_ssize_t count_of(const unsigned char* mask, View* view) noexcept 
     return count
 
 
+cdef inline apart count_each(const unsigned char* mask, View* view, Py_ssize_t count, double* n) noexcept nogil:
+    # elements that count in each of `count` neighbouring groups; mask at the first one's start
+    cdef Py_ssize_t j
+    for j in range(count):
+        n[j] = <double>count_of(mask + j * view.inner, view)
+
+
 cdef inline floating first_counted(const floating* x, const unsigned char* mask, View* view) noexcept nogil:
     # the first element of a group that counts, 0 if none does; x and mask at the group's start
     cdef Py_ssize_t a, i, at

@@ -357,32 +357,33 @@ cdef inline apart last_strip(
         own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 1, ragged, True, False)
 
 
+cdef inline inlined strips_of_part(
+    const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
+    const float* parameters, Columns to, Part part, bint streamed,
+) noexcept nogil:
+    # `streamed` is a constant where this is inlined, and then what the part is
+    if part.begun and part.left:
+        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, True, True, streamed)
+    elif part.begun:
+        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, True, False, streamed)
+    elif part.left:
+        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, False, True, streamed)
+    else:
+        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, False, False, streamed)
+
+
 cdef inline apart plain_strips(
     const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
     const float* parameters, Columns to, Part part,
 ) noexcept nogil:
-    if part.begun and part.left:
-        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, True, True, False)
-    elif part.begun:
-        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, True, False, False)
-    elif part.left:
-        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, False, True, False)
-    else:
-        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, False, False, False)
+    strips_of_part(dy, x, dx, stride, rows, n, weight, parameters, to, part, False)
 
 
 cdef inline apart streamed_strips(
     const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
     const float* parameters, Columns to, Part part,
 ) noexcept nogil:
-    if part.begun and part.left:
-        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, True, True, True)
-    elif part.begun:
-        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, True, False, True)
-    elif part.left:
-        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, False, True, True)
-    else:
-        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, False, False, True)
+    strips_of_part(dy, x, dx, stride, rows, n, weight, parameters, to, part, True)
 
 
 cdef inline void own_strips(

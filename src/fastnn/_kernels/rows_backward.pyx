@@ -26,7 +26,8 @@ from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, dd, dd_add, dd_scale, dd_times, exact_deviation
 from fastnn._kernels.norm cimport (
-    DISTANT, Group, Means, Tangent, View, count_of, deviation, masked_gradient, means_of, rstd_of, start_of, tangent_of,
+    DISTANT, Group, Means, Tangent, View, count_each, count_of, deviation, masked_gradient, means_of, rstd_of, start_of,
+    tangent_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.row_floats cimport gradient_one, multiply_all, multiply_runs, multiply_stretch, stream_gradient
@@ -262,15 +263,6 @@ cdef inline apart gradient_runs(
         gradient_one(dy + at, x + at, dx + at, n, lines[r].shift, lines[r].factor, lines[r].c1, lines[r].c2)
 
 
-cdef inline apart count_elements(
-    Backward* p, Py_ssize_t count, const unsigned char* mask, double* n,
-) noexcept nogil:
-    # that count in each group of a batch; mask at the first one's start
-    cdef Py_ssize_t r
-    for r in range(count):
-        n[r] = <double>count_of(mask + r * p.view.inner, &p.view)
-
-
 cdef inline Line line_of(const Group* group, double weight, const Means* means) noexcept nogil:
     # of float data
     cdef Line line
@@ -307,7 +299,7 @@ cdef inline void batch_lines(
     for r in range(count):
         n[r] = <double>(p.view.reduced * p.view.inner)
     if mask != NULL:
-        count_elements(p, count, mask, n)
+        count_each(mask, &p.view, count, n)
     for r in range(count):
         weights[r] = weight[c * p.entries] if weight != NULL else 1
         sum_g[r] = sum_gx[r] = 0

@@ -32,8 +32,8 @@ from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, dd
 from fastnn._kernels.norm cimport (
-    COLD, DISTANT, SIDE, Group, Moments, Population, Settled, View, clear_group, close_group, count_of,
-    first_counted, scale_of, start_of,
+    COLD, DISTANT, SIDE, Group, Moments, Population, Settled, View, clear_group, close_group, count_each,
+    count_of, first_counted, scale_of, start_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.row_batches cimport MANY, SIDES, Lines, Sums, clear_sums, sum_batch, write_batch
@@ -145,14 +145,6 @@ cdef void close_scaled(
         s1, s2, n, p.eps, p.centered, shift, scale, group, population)
 
 
-cdef inline apart count_floats(
-    Forward* p, Py_ssize_t count, const unsigned char* mask, double* n,
-) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(count):
-        n[j] = <double>count_of(mask + j * p.view.inner, &p.view)
-
-
 cdef inline apart put_populations(
     Py_ssize_t count, const double* n, const Moments* moments, Population* population,
 ) noexcept nogil:
@@ -177,7 +169,7 @@ cdef inline apart close_floats(
     for j in range(SIDE):
         n[j] = <double>(p.view.reduced * p.view.inner)
     if mask != NULL:
-        count_floats(p, count, mask, n)
+        count_each(mask, &p.view, count, n)
     for j in range(SIDE):
         t1[j] = s1[j].high
         t2[j] = s2[j].high
