@@ -10,14 +10,11 @@
 # float32 data are (all but) exact in double; those of float64 data come in two parts, and so do their sums.
 
 from cython cimport floating
-from libc.math cimport fabs
 
-from fastnn._kernels.fused cimport multiply_add_once
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport dd, join, two_sum
-from fastnn._kernels.norm cimport LINE, SIDE, Group, Settled, View, inverse_power
+from fastnn._kernels.norm cimport LINE, View
 from fastnn._kernels.streaming cimport STREAM_BYTES
-from fastnn._kernels.turned cimport copy_transposed
 from fastnn._kernels.vectors cimport load16, store8, stream16, widen as widen_some
 
 cdef extern from *:
@@ -58,8 +55,6 @@ cdef enum:
     BLOCKS = 64
     # bytes that move while a column's sums become parameters
     CLOSING = 256
-    # arrays of Settled, and the numbers of a Group, that float data has, in the same order
-    FIELDS = 4
     # Rows that are summed strip by strip: so many, or as many as have these elements.
     SUM_ROWS = 16
     SUM_TILE = 8192
@@ -338,94 +333,3 @@ cdef inline void* carve(char** rest, size_t size) noexcept nogil:
     cdef char* part = <char*>whole_lines(<size_t>rest[0])
     rest[0] = part + whole_lines(size)
     return part
-
-
-# ---- parameters ------------------------------------------------------------------------------------------------------
-
-cdef inline Group moderate(const Group* group, floating example) noexcept nogil:
-    # The same group in a unit in which rstd times a weight or a gradient, and once more times rstd, stays in the range
-    # of float32, unless the mean would leave it. Scaled groups are in such a unit already.
-    cdef Group same = group[0]
-    cdef double unit
-    if same.scale == 1 and 0 < same.rstd and not is_moderate(same.rstd):
-        unit = 1 / inverse_power(same.rstd, example)
-        if fabs(same.shift) * unit <= 7.9e28:       # 2^96
-            same.shift *= unit
-            same.lo *= unit
-            same.rstd /= unit
-            same.rstd_low /= unit
-            same.scale = unit
-    return same
-
-
-cdef inline bint load_groups(
-    const Group* groups, Py_ssize_t count, Settled* loaded, floating example,
-) noexcept nogil:
-    # up to SIDE neighbours, each in a moderate unit; whether a scale is not 1. What follows the last repeats it.
-    cdef Group group
-    cdef Group few[SIDE]
-    cdef Py_ssize_t j
-    cdef Py_ssize_t ordinary = 0
-    cdef bint scaled = False
-    if count == SIDE:
-        gather_groups(groups, loaded, &ordinary)
-    else:
-        for j in range(SIDE):
-            few[j] = groups[min(j, count - 1)]
-        gather_groups(few, loaded, &ordinary)
-    if floating is double:
-        for j in range(SIDE):
-            loaded.rstd_low[j] = groups[min(j, count - 1)].rstd_low
-    if ordinary == SIDE:
-        return False
-    for j in range(SIDE):
-        group = moderate(groups + min(j, count - 1), example)
-        loaded.shift[j] = group.shift
-        loaded.lo[j] = group.lo
-        loaded.rstd[j] = group.rstd
-        loaded.rstd_low[j] = group.rstd_low
-        loaded.scale[j] = group.scale
-        scaled |= group.scale != 1
-    return scaled
-
-
-cdef inline double factor_of(const Settled* loaded, Py_ssize_t j, floating weight) noexcept nogil:
-    # rstd · weight of group j, of double data rounded once
-    if floating is float:
-        return loaded.rstd[j] * weight
-    else:
-        return multiply_add_once(loaded.rstd[j], weight, loaded.rstd_low[j] * weight)
-
-
-# In functions of their own, because inside a larger one GCC unrolls such loops before it can make vectors of them.
-
-cdef inline apart gather_groups(const Group* groups, Settled* loaded, Py_ssize_t* ordinary) noexcept nogil:
-    # SIDE of them, and how many have scale 1 and a moderate unit
-    cdef Py_ssize_t row = sizeof(Group) // sizeof(double)
-    copy_transposed(<const double*>groups, row, SIDE, FIELDS, loaded.shift, SIDE)
-    ordinary[0] = count_ordinary(loaded)
-
-
-cdef inline Py_ssize_t count_ordinary(const Settled* loaded) noexcept nogil:
-    cdef Py_ssize_t j
-    cdef Py_ssize_t count = 0
-    for j in range(SIDE):
-        count += (loaded.scale[j] == 1) & is_moderate(loaded.rstd[j])
-    return count
-
-
-cdef inline bint is_moderate(double rstd) noexcept nogil:
-    return (rstd >= 2.3283064365386963e-10) & (rstd <= 4294967296.0)     # 2^±32
-
-
-cdef inline void repeat(
-    Layout* layout, Unit* unit, floating* parameters, Py_ssize_t first, Py_ssize_t last,
-) noexcept nogil:
-    # rows first … last − 1 of the parameters: each column's value in all its lanes
-    cdef Py_ssize_t q, lane, j
-    for q in range(first, last):
-        lane = layout.columns
-        while lane < layout.lanes:
-            for j in range(unit.first_lane, unit.last_lane):
-                parameters[q * layout.stride + lane + j] = parameters[q * layout.stride + j]
-            lane += layout.columns
