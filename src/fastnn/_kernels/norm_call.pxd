@@ -6,6 +6,7 @@
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 
 from fastnn._kernels.norm cimport Group, Population, View
+from fastnn._kernels.norm_running cimport Running
 
 cdef struct Call:
     View view
@@ -24,6 +25,7 @@ cdef struct Call:
     const unsigned char* mask   # IN   like x, or NULL
     Group* groups               # (O · S)  IN if given or backward, else OUT unless NULL
     Population* population      # OUT  (O · S) or NULL; forward only
+    const Running* running      # INOUT (O · S) or NULL: what the kernel updates where it closes a group; forward only
     void* dweight               # OUT  the parameters' shape; backward only, NULL together with dbias
     void* dbias                 # OUT  likewise
 

@@ -111,20 +111,21 @@ cdef inline void update_channel(
         variance[0] = <floating>((1 - momentum) * variance[0] + momentum * variance_sum)
 
 
-cdef inline void update_running(const Running* running, const Population* population, Py_ssize_t groups) noexcept nogil:
-    # IN population (instances, channels), `groups` in all
+cdef inline void update_running(
+    const Running* running, const Population* population, Py_ssize_t instances, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    # IN population (instances, channels); channels first … last − 1
     cdef Py_ssize_t channels = running.channels
-    cdef Py_ssize_t instances = groups // channels
-    cdef Unbiased last
+    cdef Unbiased of_last
     cdef Py_ssize_t c
-    last.count = 0
+    of_last.count = of_last.factor = 0
     if running.double_precision:
-        for c in range(channels):
+        for c in range(first, last):
             update_channel(
-                population + c, instances, channels, running.momentum, &last, <double*>running.mean + c,
+                population + c, instances, channels, running.momentum, &of_last, <double*>running.mean + c,
                 <double*>running.variance + c)
     else:
-        for c in range(channels):
+        for c in range(first, last):
             update_channel(
-                population + c, instances, channels, running.momentum, &last, <float*>running.mean + c,
+                population + c, instances, channels, running.momentum, &of_last, <float*>running.mean + c,
                 <float*>running.variance + c)

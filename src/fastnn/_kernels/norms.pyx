@@ -223,12 +223,16 @@ cdef object forward(
 
 
 cdef int run_forward(Call* c, kernel run, const Running* running) noexcept nogil:
+    cdef Py_ssize_t groups = c.view.outer * c.view.groups
     cdef int failed
+    c.running = NULL
     if c.given:
         fill_groups(running, c.eps, c.groups)
+    elif running != NULL and c.rows and groups == running.channels:
+        c.running = running
     failed = run(c)
-    if running != NULL and not c.given and not failed:
-        update_running(running, c.population, c.view.outer * c.view.groups)
+    if running != NULL and not c.given and c.running == NULL and not failed:
+        update_running(running, c.population, groups // running.channels, 0, running.channels)
     return failed
 
 

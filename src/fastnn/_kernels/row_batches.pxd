@@ -2,34 +2,21 @@
 # a time, forward. The sums of the next batch are taken while the values of the present one are written.
 
 from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.norm cimport SIDE
 from fastnn._kernels.row_floats cimport (
-    BOTH, STREAMED, VALUES, Affine, Pair, affine_of, pass_runs, sum_run, write_run,
+    BOTH, STREAMED, VALUES, Affine, Pair, Sums, affine_of, pass_runs, sum_run, write_run,
 )
-from fastnn._kernels.rows cimport LANES
-from fastnn._kernels.vectors cimport d8, spread
+from fastnn._kernels.rows cimport BATCH, LANES
 
 cdef enum:
-    SIDES = 4
-    MANY = 32               # runs of a batch at the most: SIDES · SIDE
-
-cdef struct Sums:
-    double shift[MANY]
-    d8 first[MANY]          # Σ(x − shift) in eight parts
-    d8 second[MANY]         # Σ(x − shift)²
-
+    SIDES = BATCH // SIDE
+    MANY = 32               # runs of a batch at the most
 
 cdef struct Lines:
     # y = fma(x − shift, factor, offset)
-    float shift[MANY]
-    float factor[MANY]
-    float offset[MANY]
-
-
-cdef inline void clear_sums(Sums* sums) noexcept nogil:
-    cdef Py_ssize_t r
-    for r in range(MANY):
-        sums.shift[r] = 0
-        sums.first[r] = sums.second[r] = spread(0)
+    float shift[BATCH]
+    float factor[BATCH]
+    float offset[BATCH]
 
 
 cdef inline apart sum_batch(

@@ -1,14 +1,14 @@
-# Neighbouring runs of float data as it mostly is: without a mask, in float's ordinary range, not too short. Sums and
-# values are those of rows.pxd, rows_forward and rows_backward, in the same order and to the same bits; here they stay
-# in registers, and a batch of runs costs one call.
+# Neighbouring runs of float data as it mostly is: without a mask, in float's ordinary range, not too short. Values are
+# those of row_values and rows_backward to the same bits; here they and the sums stay in registers, and a batch of runs
+# costs one call. Sums of several runs of a group stay in eight parts until all of them are there.
 
 from fastnn._kernels.inlining cimport apart, fetch, inlined
-from fastnn._kernels.lanes cimport WIDE, dd
-from fastnn._kernels.norm cimport LINE, Group, claim_lines, offset_of
-from fastnn._kernels.rows cimport LANES
+from fastnn._kernels.lanes cimport WIDE
+from fastnn._kernels.norm cimport LINE, SIDE, Group, claim_lines, offset_of
+from fastnn._kernels.rows cimport BATCH, LANES
 from fastnn._kernels.vectors cimport (
     VECTOR, add, add16, d8, f16, fma8, fma16, lanes_from, load16, multiply16, spread, spread16, store16, stream16,
-    subtract16, total, widen,
+    subtract16, widen,
 )
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
@@ -30,6 +30,21 @@ cdef inline Pair with_terms(Pair p, d8 a, d8 b) noexcept nogil:
     p.first = add(p.first, a)
     p.second = fma8(a, b, p.second)
     return p
+
+
+cdef struct Sums:
+    # of a batch of runs
+    double shift[BATCH]
+    d8 first[BATCH]         # Σ(x − shift), or Σdy, in eight parts
+    d8 second[BATCH]        # Σ(x − shift)², or Σdy·(x − shift)
+
+
+cdef inline void clear_sums(Sums* sums, Py_ssize_t count) noexcept nogil:
+    # of whole SIDEs
+    cdef Py_ssize_t r
+    for r in range((count + SIDE - 1) // SIDE * SIDE):
+        sums.shift[r] = 0
+        sums.first[r] = sums.second[r] = spread(0)
 
 
 cdef struct About:
@@ -217,30 +232,19 @@ cdef inline inlined sum_run(
 
 
 cdef inline inlined sum_all(
-    const float* dy, const float* x, const float* result, Py_ssize_t count, Py_ssize_t n, Ahead* ahead,
-    const double* shift, dd* s1, dd* s2,
+    const float* dy, const float* x, const float* result, Py_ssize_t count, Py_ssize_t n, Ahead* ahead, Sums* sums,
 ) noexcept nogil:
     # whether there are dy and something ahead is a constant where this is inlined
-    cdef Pair sums
+    cdef Pair pair
     cdef Py_ssize_t r
     for r in range(count):
         if ahead != NULL:
             ahead.left = (count - r) * n
         sum_run(
-            dy + r * n if dy != NULL else NULL, x + r * n, result + r * n if result != NULL else NULL, ahead, shift[r],
-            n, &sums)
-        s1[r].high += total(sums.first)
-        s2[r].high += total(sums.second)
-
-
-cdef inline apart sum_runs(
-    const float* x,             # IN   (count, n)
-    const float* result,        # what will be written next, likewise, or NULL
-    Py_ssize_t count, Py_ssize_t n,
-    const double* shift,        # IN   (count)
-    dd* s1, dd* s2,             # INOUT (count) += Σ(x − shift), Σ(x − shift)²
-) noexcept nogil:
-    sum_all(NULL, x, result, count, n, NULL, shift, s1, s2)
+            dy + r * n if dy != NULL else NULL, x + r * n, result + r * n if result != NULL else NULL, ahead,
+            sums.shift[r], n, &pair)
+        sums.first[r] = add(sums.first[r], pair.first)
+        sums.second[r] = add(sums.second[r], pair.second)
 
 
 cdef inline apart multiply_runs(
@@ -248,39 +252,37 @@ cdef inline apart multiply_runs(
     const float* x,             # IN   likewise
     const float* result,        # what will be written next, likewise, or NULL
     Py_ssize_t count, Py_ssize_t n,
-    const double* shift,        # IN   (count)
-    dd* s1, dd* s2,             # INOUT (count) += Σdy, Σdy·(x − shift)
+    Sums* sums,                 # INOUT += Σdy, Σdy·(x − shift)
 ) noexcept nogil:
-    sum_all(dy, x, result, count, n, NULL, shift, s1, s2)
+    sum_all(dy, x, result, count, n, NULL, sums)
 
 
 # The same of a stretch; `jump` leads from its end to the one that is read next.
 
-cdef inline apart sum_stretch(
-    const float* x, const float* result, Py_ssize_t count, Py_ssize_t n, Py_ssize_t jump, const double* shift, dd* s1,
-    dd* s2,
-) noexcept nogil:
-    cdef Ahead ahead
-    ahead.distance, ahead.jump = min(<Py_ssize_t>AHEAD, count * n), jump
-    if n < 2 * LANES:
-        fetch(x + count * n + jump, ahead.distance * 4)
-        sum_runs(x, NULL, count, n, shift, s1, s2)
-    else:
-        sum_all(NULL, x, result, count, n, &ahead, shift, s1, s2)
-
-
 cdef inline apart multiply_stretch(
-    const float* dy, const float* x, const float* result, Py_ssize_t count, Py_ssize_t n, Py_ssize_t jump,
-    const double* shift, dd* s1, dd* s2,
+    const float* dy, const float* x, const float* result, Py_ssize_t count, Py_ssize_t n, Py_ssize_t jump, Sums* sums,
 ) noexcept nogil:
     cdef Ahead ahead
     ahead.distance, ahead.jump = min(<Py_ssize_t>AHEAD, count * n), jump
     if n < 2 * LANES:
         fetch(dy + count * n + jump, ahead.distance * 4)
         fetch(x + count * n + jump, ahead.distance * 4)
-        multiply_runs(dy, x, NULL, count, n, shift, s1, s2)
+        sum_all(dy, x, NULL, count, n, NULL, sums)
     else:
-        sum_all(dy, x, result, count, n, &ahead, shift, s1, s2)
+        sum_all(dy, x, result, count, n, &ahead, sums)
+
+
+cdef inline apart sum_stretch(
+    const float* x, const float* result, Py_ssize_t count, Py_ssize_t n, Py_ssize_t jump,
+    Sums* sums,                 # INOUT += Σ(x − shift), Σ(x − shift)²
+) noexcept nogil:
+    cdef Ahead ahead
+    ahead.distance, ahead.jump = min(<Py_ssize_t>AHEAD, count * n), jump
+    if n < 2 * LANES:
+        fetch(x + count * n + jump, ahead.distance * 4)
+        sum_all(NULL, x, NULL, count, n, NULL, sums)
+    else:
+        sum_all(NULL, x, result, count, n, &ahead, sums)
 
 
 cdef inline inlined stream_affine(

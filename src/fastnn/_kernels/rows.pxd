@@ -9,7 +9,7 @@ from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport (
     WIDE, WideSum, add_product, add_term, dd, dd_add, exact_deviation, two_sum,
 )
-from fastnn._kernels.norm cimport LINE, View, claim_lines
+from fastnn._kernels.norm cimport LINE, SIDE, View, claim_lines
 from fastnn._kernels.streaming cimport STREAM_BYTES
 
 cdef enum:
@@ -20,8 +20,10 @@ cdef enum:
     # the first-level cache; groups of several runs, with their results, in the second level
     NEAR = 24576
     FAR = 655360
-    # elements that a thread claims at a time, at least
+    # Elements that a thread claims at a time, about: half as many where there are few, so that whoever comes late finds
+    # some left.
     BLOCK = 16384
+    SOME_BLOCKS = 8
 
 
 cdef inline Py_ssize_t batch_of(View* view, Py_ssize_t itemsize, Py_ssize_t operands) noexcept nogil:
@@ -34,16 +36,23 @@ cdef inline Py_ssize_t batch_of(View* view, Py_ssize_t itemsize, Py_ssize_t oper
     cdef Py_ssize_t batches
     if view.reduced > 1:
         batches = view.groups * view.reduced * view.inner // BLOCK      # that are worth another thread
-        batches = max((view.groups + count - 1) // count, min(<Py_ssize_t>8, batches))
-        if batches > 1:
-            batches = (batches + 3) // 4 * 4
+        batches = even(max((view.groups + count - 1) // count, min(<Py_ssize_t>SOME_BLOCKS, batches)))
         count = (view.groups + batches - 1) // batches
     return count
 
 
+cdef inline Py_ssize_t even(Py_ssize_t number) noexcept nogil:
+    # rounded up to what 2 or 4 threads share evenly
+    return (number + 3) // 4 * 4 if number > 1 else 1
+
+
 cdef inline Py_ssize_t block_of(View* view, Py_ssize_t batch) noexcept nogil:
-    # groups that a thread claims: whole batches
-    return batch * max(<Py_ssize_t>1, BLOCK // (batch * view.reduced * view.inner))
+    # groups that a thread claims: blocks that are all about as large, of whole batches, or SIDEs of groups of one run
+    cdef Py_ssize_t groups = view.outer * view.groups
+    cdef Py_ssize_t elements = groups * view.reduced * view.inner
+    cdef Py_ssize_t blocks = even(max(elements // BLOCK, min(<Py_ssize_t>SOME_BLOCKS, 1 + 2 * elements // BLOCK)))
+    cdef Py_ssize_t whole = batch if view.reduced > 1 else min(batch, <Py_ssize_t>SIDE)
+    return ((groups + blocks - 1) // blocks + whole - 1) // whole * whole
 
 
 cdef inline bint may_stream(const void* result, View* view, double moved) noexcept nogil:

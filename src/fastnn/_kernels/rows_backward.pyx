@@ -19,21 +19,22 @@ Design
 """
 
 from cython cimport floating
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free, malloc
 
 from fastnn._kernels._runtime cimport parallel_for
 from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, dd, dd_add, dd_scale, dd_times, exact_deviation
 from fastnn._kernels.norm cimport (
-    DISTANT, Group, Means, Tangent, View, count_each, count_of, deviation, masked_gradient, means_of, rstd_of, start_of,
-    tangent_of,
+    DISTANT, SIDE, Group, Tangent, View, count_of, deviation, masked_gradient, rstd_of, start_of, tangent_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.row_floats cimport gradient_one, multiply_all, multiply_runs, multiply_stretch, stream_gradient
+from fastnn._kernels.row_floats cimport (
+    Sums, clear_sums, gradient_one, multiply_all, multiply_runs, multiply_stretch, stream_gradient,
+)
 from fastnn._kernels.rows cimport BATCH, batch_of, block_of, jump_after, may_stream, run_products
 from fastnn._kernels.streaming cimport stream_end
-from fastnn._kernels.vectors cimport VECTOR
+from fastnn._kernels.vectors cimport VECTOR, d8, store8, totals
 
 __all__ = ["rows_backward"]
 
@@ -61,7 +62,9 @@ cdef struct Backward:
     bint streamed               # nor any
     Py_ssize_t batch            # groups
     Py_ssize_t block            # groups
-    dd* segments                # OUT  (O · S, entries, 2): Σdy, Σdy·x̂
+    # Σdy and Σdy·x̂, (O · S, entries, 2), where a group has several, or samples share weights. Else NULL: to write what
+    # another core reads, and to read it, takes longer than to compute it.
+    dd* segments
     void* dweight               # OUT  (period · entries) or NULL
     void* dbias                 # OUT  likewise
 
@@ -102,15 +105,27 @@ cdef inline void close_segment(
         segment[1] = dd_times(dd_add(product, dd_scale(sum, -group.lo)), rstd_of(group))
 
 
+cdef inline inlined put_totals(const d8* parts, Py_ssize_t count, dd* sums) noexcept nogil:
+    # of whole SIDEs
+    cdef double side[SIDE]
+    cdef Py_ssize_t j
+    cdef Py_ssize_t s = 0
+    while s < count:
+        store8(side, totals(parts + s))
+        for j in range(SIDE):
+            sums[s + j].high = side[j]
+        s += SIDE
+
+
 cdef inline void batch_sums(
-    Backward* p, Py_ssize_t g, Py_ssize_t count, const floating* dy, const floating* x, floating* dx,
+    Backward* p, Py_ssize_t g, Py_ssize_t count, const floating* dy, const floating* x, floating* dx, dd* segments,
 ) noexcept nogil:
-    # segments of `count` neighbouring groups; dy, x, dx at the start of group g. With constant statistics the
+    # OUT segments of `count` neighbouring groups; dy, x, dx at the start of group g. With constant statistics the
     # input's gradient as well.
     cdef Py_ssize_t stride = p.view.groups * p.view.inner
     cdef dd sums[BATCH]
     cdef dd products[BATCH]
-    cdef double shift[BATCH]
+    cdef Sums runs
     cdef floating factors[BATCH]
     cdef const Group* group
     cdef Py_ssize_t first, last, s, a, at
@@ -121,10 +136,11 @@ cdef inline void batch_sums(
         last = min(first + BATCH, count * p.entries)
         for s in range(last - first):
             sums[s].high = sums[s].low = products[s].high = products[s].low = 0
+        clear_sums(&runs, last - first)
         plain = floating is float and p.length >= WIDE
         for s in range(first, last):
             group = p.groups + g + group_of(p, s)
-            shift[s - first] = group.shift
+            runs.shift[s - first] = group.shift
             plain = plain and group.scale == 1
             if p.constant:
                 factors[s - first] = <floating>(
@@ -132,25 +148,26 @@ cdef inline void batch_sums(
         for a in range(p.view.reduced):
             at = a * stride + first * p.length
             if floating is float and plain and p.view.reduced == 1:
-                multiply_runs(
-                    dy + at, x + at, dx + at if p.distant else NULL, last - first, p.length, shift, sums, products)
+                multiply_runs(dy + at, x + at, dx + at if p.distant else NULL, last - first, p.length, &runs)
             elif floating is float and plain:
                 multiply_stretch(
                     dy + at, x + at, dx + at if p.distant else NULL, last - first, p.length,
-                    jump_after(&p.view, a, (last - first) * p.length), shift, sums, products)
+                    jump_after(&p.view, a, (last - first) * p.length), &runs)
             else:
                 for s in range(first, last):
                     at = a * stride + s * p.length
                     run_products(
-                        dy + at, x + at, dx + at if p.distant else NULL, p.length, shift[s - first],
+                        dy + at, x + at, dx + at if p.distant else NULL, p.length, runs.shift[s - first],
                         p.groups[g + group_of(p, s)].scale, sums + s - first, products + s - first)
             if p.constant:
                 at = a * stride + first * p.length
                 scale_runs(dy + at, dx + at, last - first, p.length, factors, p.streamed)
+        if floating is float and plain:
+            put_totals(runs.first, last - first, sums)
+            put_totals(runs.second, last - first, products)
         for s in range(first, last):
             close_segment(
-                sums[s - first], products[s - first], p.groups + g + group_of(p, s),
-                p.segments + 2 * (g * p.entries + s), x[0])
+                sums[s - first], products[s - first], p.groups + g + group_of(p, s), segments + 2 * s, x[0])
         first = last
 
 
@@ -263,14 +280,18 @@ cdef inline apart gradient_runs(
         gradient_one(dy + at, x + at, dx + at, n, lines[r].shift, lines[r].factor, lines[r].c1, lines[r].c2)
 
 
-cdef inline Line line_of(const Group* group, double weight, const Means* means) noexcept nogil:
-    # of float data
+cdef inline Line line_of(
+    const Group* group, double weight, double sum_g, double sum_gx, double each, bint centered,
+) noexcept nogil:
+    # of float data; `each` is 1/n
     cdef Line line
+    cdef double g = sum_g * each if centered else 0
+    cdef double gx = sum_gx * each
     line.shift = group.shift
     line.scale = group.scale
     line.factor = weight * group.rstd
-    line.c2 = -means.gx * group.rstd * group.rstd
-    line.c1 = (means.gx * group.lo * group.rstd - means.g) * group.rstd
+    line.c2 = -gx * group.rstd * group.rstd
+    line.c1 = (gx * group.lo * group.rstd - g) * group.rstd
     line.factor_low = line.c1_low = line.c2_low = 0
     return line
 
@@ -281,43 +302,34 @@ cdef inline void set_factor(Line* line, double weight, dd rstd) noexcept nogil:
 
 
 cdef inline void batch_lines(
-    Backward* p, Py_ssize_t g, Py_ssize_t count, const unsigned char* mask, Line* lines,
+    Backward* p, Py_ssize_t g, Py_ssize_t count, const unsigned char* mask, const dd* segment, Line* lines,
 ) noexcept nogil:
-    # of neighbouring groups of float data, side by side, so that quotients come in vectors; mask at the first group's
-    # start
-    cdef Means means[BATCH]
-    cdef double weights[BATCH]
-    cdef double sum_g[BATCH]
-    cdef double sum_gx[BATCH]
-    cdef double n[BATCH]
-    cdef const dd* segment = p.segments + 2 * g * p.entries
+    # of neighbouring groups of float data; mask and segments at the first one's
     cdef const float* weight = <const float*>p.weight
+    cdef double each = 1 / <double>(p.view.reduced * p.view.inner)
     cdef Py_ssize_t c = g % p.period
     cdef bint centered = p.centered
-    cdef Py_ssize_t r, k
-    cdef double w
+    cdef double w, sum_g, sum_gx
+    cdef Py_ssize_t r, k, n
     for r in range(count):
-        n[r] = <double>(p.view.reduced * p.view.inner)
-    if mask != NULL:
-        count_each(mask, &p.view, count, n)
-    for r in range(count):
-        weights[r] = weight[c * p.entries] if weight != NULL else 1
-        sum_g[r] = sum_gx[r] = 0
+        if mask != NULL:
+            n = count_of(mask + r * p.view.inner, &p.view)
+            each = 1 / <double>n if n else 0
+        sum_g = sum_gx = 0
         for k in range(p.entries):
             w = weight[c * p.entries + k] if weight != NULL else 1
-            sum_g[r] += w * segment[2 * k].high
-            sum_gx[r] += w * segment[2 * k + 1].high
+            sum_g += w * segment[2 * k].high
+            sum_gx += w * segment[2 * k + 1].high
+        w = weight[c * p.entries] if weight != NULL else 1
+        lines[r] = line_of(p.groups + g + r, w, sum_g, sum_gx, each, centered)
         segment += 2 * p.entries
         c = c + 1 if c + 1 < p.period else 0
-    for r in range(count):
-        means[r] = means_of(sum_g[r], sum_gx[r], n[r], centered, False)
-    for r in range(count):
-        lines[r] = line_of(p.groups + g + r, weights[r], means + r)
 
 
-cdef inline Line exact_line(Backward* p, Py_ssize_t g, const unsigned char* mask) noexcept nogil:
-    # of group g of double data, with its first weight; mask at the group's start
-    cdef const dd* segment = p.segments + 2 * g * p.entries
+cdef inline Line exact_line(
+    Backward* p, Py_ssize_t g, const unsigned char* mask, const dd* segment,
+) noexcept nogil:
+    # of group g of double data, with its first weight; mask and segments at the group's start
     cdef const Group* group = p.groups + g
     cdef dd sum_g, sum_gx
     cdef Tangent tangent
@@ -341,7 +353,7 @@ cdef inline Line exact_line(Backward* p, Py_ssize_t g, const unsigned char* mask
 
 cdef inline void batch_gradients(
     Backward* p, Py_ssize_t g, Py_ssize_t count, const floating* dy, const floating* x, floating* dx,
-    const unsigned char* mask,
+    const unsigned char* mask, const dd* segments,
 ) noexcept nogil:
     # everything at the start of group g
     cdef Py_ssize_t stride = p.view.groups * p.view.inner
@@ -349,10 +361,11 @@ cdef inline void batch_gradients(
     cdef Py_ssize_t r, a, k, at
     cdef bint scaled = False
     if floating is float:
-        batch_lines(p, g, count, mask, lines)
+        batch_lines(p, g, count, mask, segments, lines)
     else:
         for r in range(count):
-            lines[r] = exact_line(p, g + r, mask + r * p.view.inner if mask != NULL else NULL)
+            lines[r] = exact_line(
+                p, g + r, mask + r * p.view.inner if mask != NULL else NULL, segments + 2 * r * p.entries)
     for r in range(count):
         scaled = scaled or lines[r].scale != 1
     if floating is float and p.length >= VECTOR and mask == NULL and not scaled and p.entries == 1:
@@ -370,19 +383,39 @@ cdef inline void batch_gradients(
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
 
+cdef inline void put(void* target, Py_ssize_t at, dd value, bint double_precision) noexcept nogil:
+    if double_precision:
+        (<double*>target)[at] = value.high + value.low
+    else:
+        (<float*>target)[at] = <float>(value.high + value.low)
+
+
+cdef inline void put_segments(Backward* p, const dd* segments, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    # → dweight, dbias
+    cdef Py_ssize_t j
+    for j in range(count):
+        put(p.dbias, first + j, segments[2 * j], p.double_precision)
+        put(p.dweight, first + j, segments[2 * j + 1], p.double_precision)
+
+
 cdef inline void backward_groups(
     Backward* p, Py_ssize_t first, Py_ssize_t last, const floating* dy, const floating* x, floating* dx,
 ) noexcept nogil:
     # a batch does not reach beyond its outer index
     cdef Py_ssize_t g = first
     cdef Py_ssize_t count, start
+    cdef dd own[2 * BATCH]
+    cdef dd* segments
     while g < last:
         count = min(p.batch, last - g, p.view.groups - g % p.view.groups)
         start = start_of(&p.view, g)
-        batch_sums(p, g, count, dy + start, x + start, dx + start)
+        segments = p.segments + 2 * g * p.entries if p.segments != NULL else own
+        batch_sums(p, g, count, dy + start, x + start, dx + start, segments)
         if not p.constant:
             batch_gradients(
-                p, g, count, dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL)
+                p, g, count, dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL, segments)
+        if p.segments == NULL and p.dweight != NULL:
+            put_segments(p, segments, g, count)
         g += count
 
 
@@ -398,13 +431,6 @@ cdef void backward_block(void* arguments, Py_ssize_t block) noexcept nogil:
         stream_end()
 
 
-cdef inline void put(void* target, Py_ssize_t at, dd value, bint double_precision) noexcept nogil:
-    if double_precision:
-        (<double*>target)[at] = value.high + value.low
-    else:
-        (<float*>target)[at] = <float>(value.high + value.low)
-
-
 cdef void reduce_segments(Backward* p) noexcept nogil:
     # groups that share weights, in order, into the first of them → dweight, dbias
     cdef Py_ssize_t total = p.period * p.entries
@@ -418,9 +444,7 @@ cdef void reduce_segments(Backward* p) noexcept nogil:
                 sums[j] = dd_add(sums[j], more[j])
             else:
                 sums[j].high += more[j].high
-    for j in range(total):
-        put(p.dbias, j, sums[2 * j], p.double_precision)
-        put(p.dweight, j, sums[2 * j + 1], p.double_precision)
+    put_segments(p, sums, 0, total)
 
 
 cdef void run_backward(Backward* p) noexcept nogil:
@@ -432,7 +456,7 @@ cdef void run_backward(Backward* p) noexcept nogil:
     p.batch = batch_of(&p.view, itemsize, 2)
     p.block = block_of(&p.view, p.batch)
     parallel_for(backward_block, p, (groups + p.block - 1) // p.block, work)
-    if p.dweight != NULL:
+    if p.segments != NULL and p.dweight != NULL:
         reduce_segments(p)
 
 
@@ -440,15 +464,19 @@ cdef void run_backward(Backward* p) noexcept nogil:
 
 cdef int backward(const Call* call) noexcept nogil:
     cdef Backward p
+    cdef Py_ssize_t groups
     p.view = call.view
     p.dy, p.x, p.dx, p.weight, p.mask = call.dy, call.x, call.y, call.weight, call.mask
     p.groups = call.groups
     p.dweight, p.dbias = call.dweight, call.dbias
     p.entries, p.period, p.length = call.entries, call.period, call.view.inner // call.entries
     p.centered, p.constant, p.double_precision = call.centered, call.given, call.double_precision
-    p.segments = <dd*>calloc(2 * p.view.outer * p.view.groups * p.entries, sizeof(dd))
-    if p.segments == NULL:
-        return -1
+    p.segments = NULL
+    groups = p.view.outer * p.view.groups
+    if p.entries > 1 or (p.dweight != NULL and groups > p.period):
+        p.segments = <dd*>malloc(2 * groups * p.entries * sizeof(dd))
+        if p.segments == NULL:
+            return -1
     run_backward(&p)
     free(p.segments)
     return 0

@@ -11,13 +11,13 @@ Design
   (B) Sums along a row: lanes of the data's precision, double after at most FLUSH additions (double data: double-double
       after FLUSH_DOUBLE). x̂ itself does not enter: Σg·x̂ = rstd·(Σg·(x − shift) − lo·Σg).
   (C) Sums down the columns: the data's precision over a block of TILE_ROWS rows, then double (double-double) over a
-      chunk of rows; chunks are added in order and depend on the shape alone. Chunks of one block of float data stay in
-      float, and a single one of them is the result.
+      chunk of rows; chunks are added in order and depend on the shape alone. A chunk of float data leaves its sums in
+      float, half the lines that whoever adds the chunks fetches from other cores; a single one leaves the result.
   (D) x̂ is computed from x and the saved statistics by the same formula as in forward.
   (E) Float data without a mask and in its own unit, nearly all there is, takes own_floats.pxd, where sums stay in
-      registers. Tiles are then as large as the nearest cache takes: two or four wide rows, whose block of sums waits
-      in memory for the next tile, or the rows of several blocks, so that the latencies of horizontal sums and of
-      quotients hide behind each other. What is here in loops over local arrays is for the rest, with the same bits
+      registers. A tile is then one block, or several of narrow rows, so that the latencies of horizontal sums and of
+      quotients hide behind each other, or two or four very wide rows, whose block of sums waits in memory for the next
+      tile. What is here in loops over local arrays is for the rest, with the same bits
       down the columns.
   (F) Large results bypass the caches, which the next tiles then have for themselves.
 """
@@ -54,18 +54,21 @@ cdef enum:
     STRIP = 64
     NARROW = 16
     # Rows of a chunk: as many as bring CHUNK elements, within these bounds, but not more than leave some chunks for
-    # every thread; and the most chunks. The sums of a chunk are read and written with every tile.
+    # every thread, unless these are FEW_ROWS, of FEW elements: then their sums take longer to fetch than another thread
+    # saves. And the most chunks. The sums of a chunk are read and written with every tile.
     CHUNK = 262144
+    FEW = 65536
+    FEW_ROWS = 32
     LEAST_ROWS = 8
     MOST_ROWS = 64
     SOME_CHUNKS = 4
     CHUNKS = 32
     # columns whose chunks are added by one task
     REDUCED = 1024
-    # Rows of a tile in registers: part of a block, at least a pair, if a whole one had more than NEAR elements; else
-    # as many blocks as bring MANY.
+    # Rows of a tile in registers: part of a block, at least a pair, if a whole one had more than NEAR elements, which
+    # fit the second-level cache beside the rest; else as many blocks as bring MANY.
     PAIR = 2
-    NEAR = 3072
+    NEAR = 16384
     MANY = 2048
     MOST_TILE_ROWS = 64
     MOST_BLOCKS = 8         # in a tile
@@ -90,9 +93,9 @@ cdef struct Backward:
     Py_ssize_t tile_rows        # of a tile in registers
     Py_ssize_t chunk_rows       # of one residue of the period
     Py_ssize_t chunks
-    bint single                 # a chunk is one block of float data, whose sums stay in float
+    bint single                 # a chunk is one block of float data, whose sums need no double
     double* columns             # scratch (chunks, rows of sums, period · n), see below; unless `single`
-    float* blocks               # scratch (chunks, DY_LOW, period · n) for blocks of tiles or `single`; else NULL
+    float* parts                # scratch (chunks, DY_LOW, period · n) of several chunks of float data: their sums
     void* dweight               # OUT  (period · n)
     void* dbias                 # OUT  likewise
 
@@ -445,10 +448,12 @@ cdef inline void columns_of(Backward* p, Py_ssize_t number, Py_ssize_t residue, 
     cdef Py_ssize_t start = residue * p.view.inner
     cdef double* sums
     cdef Py_ssize_t q
-    if p.single and p.chunks == 1:
+    if p.double_precision:
+        to.block_dy = to.block_dyx = NULL
+    elif p.chunks == 1:
         to.block_dy, to.block_dyx = <float*>p.dbias + start, <float*>p.dweight + start
-    elif p.blocks != NULL:
-        to.block_dy = p.blocks + number * DY_LOW * total + start
+    else:
+        to.block_dy = p.parts + number * DY_LOW * total + start
         to.block_dyx = to.block_dy + total
     if p.single:
         to.sum_dy = NULL
@@ -458,6 +463,15 @@ cdef inline void columns_of(Backward* p, Py_ssize_t number, Py_ssize_t residue, 
     to.low_dy, to.low_dyx = sums + DY_LOW * total, sums + DYX_LOW * total
     for q in range(sums_of(p)):
         memset(sums + q * total, 0, p.view.inner * sizeof(double))
+
+
+cdef inline void leave_sums(const Columns* to, Py_ssize_t n) noexcept nogil:
+    # of a chunk of float data, where its last block was
+    cdef Py_ssize_t j
+    for j in range(n):
+        to.block_dy[j] = <float>to.sum_dy[j]
+    for j in range(n):
+        to.block_dyx[j] = <float>to.sum_dyx[j]
 
 
 cdef inline void chunk(
@@ -481,6 +495,8 @@ cdef inline void chunk(
         count = min(<Py_ssize_t>TILE_ROWS, last - row)
         tile(p, row * p.period + residue, count, &to, dy, x, dx)
         row += count
+    if floating is float and not p.single:
+        leave_sums(&to, p.view.inner)
     if p.streamed:
         stream_end()
 
@@ -493,10 +509,8 @@ cdef void chunk_block(void* arguments, Py_ssize_t block) noexcept nogil:
         chunk(p, block, <const float*>p.dy, <const float*>p.x, <float*>p.dx)
 
 
-cdef inline void reduce_blocks(
-    Backward* p, Py_ssize_t first, Py_ssize_t last, Py_ssize_t which, float* y,
-) noexcept nogil:
-    # blocks of single tiles → y (period · n), dweight or dbias, from the first to the last column
+cdef inline void add_parts(Backward* p, Py_ssize_t first, Py_ssize_t last, Py_ssize_t which, float* y) noexcept nogil:
+    # chunks of float data → y (period · n), dweight or dbias, from the first to the last column
     cdef Py_ssize_t total = p.period * p.view.inner
     cdef double sums[REDUCED]
     cdef const float* part
@@ -504,44 +518,42 @@ cdef inline void reduce_blocks(
     for j in range(last - first):
         sums[j] = 0
     for c in range(p.chunks):
-        part = p.blocks + (c * DY_LOW + which) * total + first
+        part = p.parts + (c * DY_LOW + which) * total + first
         for j in range(last - first):
             sums[j] += part[j]
     for j in range(last - first):
         y[first + j] = <float>sums[j]
 
 
+cdef inline void add_exact_parts(
+    Backward* p, Py_ssize_t first, Py_ssize_t last, Py_ssize_t which, double* y,
+) noexcept nogil:
+    # likewise of double data, into the first one's sums
+    cdef Py_ssize_t total = p.period * p.view.inner
+    cdef double* sums = p.columns + which * total
+    cdef double* low = sums + DY_LOW * total
+    cdef const double* part
+    cdef Py_ssize_t c, j
+    for c in range(1, p.chunks):
+        part = sums + c * SUMS * total
+        add_to_lanes(part, first, last, sums, low)
+        for j in range(first, last):
+            low[j] += part[DY_LOW * total + j]
+    for j in range(first, last):
+        y[j] = sums[j] + low[j]
+
+
 cdef void reduce_block(void* arguments, Py_ssize_t block) noexcept nogil:
     # chunks, in order → dweight, dbias of some columns
     cdef Backward* p = <Backward*>arguments
-    cdef Py_ssize_t total = p.period * p.view.inner
     cdef Py_ssize_t first = block * REDUCED
-    cdef Py_ssize_t last = min(first + REDUCED, total)
-    cdef double* sums = p.columns
-    cdef double* part
-    cdef Py_ssize_t c, j, q
-    if p.single:
-        reduce_blocks(p, first, last, DY, <float*>p.dbias)
-        reduce_blocks(p, first, last, DYX, <float*>p.dweight)
-        return
-    for c in range(1, p.chunks):
-        part = sums + c * sums_of(p) * total
-        for q in range(DY_LOW):
-            if p.double_precision:
-                add_to_lanes(part + q * total, first, last, sums + q * total, sums + (DY_LOW + q) * total)
-                for j in range(first, last):
-                    sums[(DY_LOW + q) * total + j] += part[(DY_LOW + q) * total + j]
-            else:
-                for j in range(first, last):
-                    sums[q * total + j] += part[q * total + j]
+    cdef Py_ssize_t last = min(first + REDUCED, p.period * p.view.inner)
     if p.double_precision:
-        for j in range(first, last):
-            (<double*>p.dbias)[j] = sums[DY * total + j] + sums[DY_LOW * total + j]
-            (<double*>p.dweight)[j] = sums[DYX * total + j] + sums[DYX_LOW * total + j]
+        add_exact_parts(p, first, last, DY, <double*>p.dbias)
+        add_exact_parts(p, first, last, DYX, <double*>p.dweight)
     else:
-        for j in range(first, last):
-            (<float*>p.dbias)[j] = <float>sums[DY * total + j]
-            (<float*>p.dweight)[j] = <float>sums[DYX * total + j]
+        add_parts(p, first, last, DY, <float*>p.dbias)
+        add_parts(p, first, last, DYX, <float*>p.dweight)
 
 
 cdef void run_backward(Backward* p) noexcept nogil:
@@ -553,7 +565,7 @@ cdef void run_backward(Backward* p) noexcept nogil:
         p.beyond and not p.double_precision and <size_t>p.dx % LINE == 0
         and p.view.inner * sizeof(float) % LINE == 0 and p.mask == NULL)
     parallel_for(chunk_block, p, p.chunks * p.period, work)
-    if p.single and p.chunks == 1:
+    if p.chunks == 1 and not p.double_precision:
         return
     # a fourth of the bytes that the sums have: in a few of them another thread, which would fetch them, is no help
     parallel_for(reduce_block, p, (total + REDUCED - 1) // REDUCED, 4.0 * p.chunks * total)
@@ -572,7 +584,7 @@ cdef int backward(const Call* call) noexcept nogil:
     # the view is (1, 1, rows, n), and weight not NULL
     cdef Backward p
     cdef Py_ssize_t rows = call.view.groups // call.period
-    cdef Py_ssize_t total
+    cdef Py_ssize_t some, total
     cdef size_t in_double = 0
     cdef size_t in_float = 0
     cdef void* scratch
@@ -582,7 +594,8 @@ cdef int backward(const Call* call) noexcept nogil:
     p.dweight, p.dbias = call.dweight, call.dbias
     p.period, p.centered, p.double_precision = call.period, call.centered, call.double_precision
     p.tile_rows = tile_rows_of(p.view.inner)
-    p.chunk_rows = min(<Py_ssize_t>MOST_ROWS, CHUNK // p.view.inner, (rows + SOME_CHUNKS - 1) // SOME_CHUNKS)
+    some = min(rows, max((rows + SOME_CHUNKS - 1) // SOME_CHUNKS, min(<Py_ssize_t>FEW_ROWS, FEW // p.view.inner)))
+    p.chunk_rows = min(<Py_ssize_t>MOST_ROWS, CHUNK // p.view.inner, some)
     p.chunk_rows = max((p.chunk_rows + 7) // 8 * 8, <Py_ssize_t>LEAST_ROWS, (rows + CHUNKS - 1) // CHUNKS)
     p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows
     p.single = p.chunk_rows <= TILE_ROWS and not p.double_precision
@@ -592,13 +605,13 @@ cdef int backward(const Call* call) noexcept nogil:
     total = p.chunks * p.period * p.view.inner
     if not p.single:
         in_double = total * sums_of(&p) * sizeof(double)
-    if p.single or (p.tile_rows < TILE_ROWS and not p.double_precision):
+    if p.chunks > 1 and not p.double_precision:
         in_float = total * DY_LOW * sizeof(float)
     scratch = malloc(in_double + in_float + LINE)
     if scratch == NULL:
         return -1
     p.columns = <double*>(<char*>scratch + -<size_t>scratch % LINE)
-    p.blocks = <float*>(<char*>p.columns + in_double) if in_float else NULL
+    p.parts = <float*>(<char*>p.columns + in_double)
     run_backward(&p)
     free(scratch)
     return 0

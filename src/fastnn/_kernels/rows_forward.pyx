@@ -12,11 +12,11 @@ Design
       data is still in a near cache when it is normalised. See rows.pxd; threads decide nothing.
   (D) x̂ = fma(x − shift, rstd, −lo·rstd). Where neighbours share a weight, it and bias go into the two coefficients,
       y = fma(x − shift, rstd·weight, bias − lo·rstd·weight); otherwise y = fma(x̂, weight, bias).
-  (E) Float data without a mask and in its own unit, nearly all there is, takes row_floats.pxd: the same sums and values
-      in registers, a whole batch in one call. Where groups are single runs besides, the sums of the next batch are
-      taken together with the values of the present one (row_batches.pxd); beyond the caches the two are kept apart,
-      since sums alone have more lines on their way. Loops over local arrays, in rows.pxd and row_values.pxd, are for
-      the rest.
+  (E) Float data without a mask, nearly all there is, takes row_floats.pxd: sums in registers, a whole batch in one call,
+      closed as vectors, and values likewise where they are in the data's own unit. Where groups are single runs, the
+      sums of the next batch are taken together with the values of the present one (row_batches.pxd); beyond the caches
+      the two are kept apart, since sums alone have more lines on their way. Loops over local arrays, in rows.pxd and
+      row_values.pxd, are for the rest.
   (F) Groups of several runs: a batch fills the second-level cache. Its runs are summed sample by sample, the next
       sample's asked for ahead, and written from the last sample to the first: what was read last is nearest. Results
       beyond the caches are streamed where runs are whole cache lines. With given statistics samples go one by one.
@@ -36,9 +36,10 @@ from fastnn._kernels.norm cimport (
     count_of, first_counted, scale_of, start_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.row_batches cimport MANY, SIDES, Lines, Sums, clear_sums, sum_batch, write_batch
+from fastnn._kernels.norm_running cimport Running, update_running
+from fastnn._kernels.row_batches cimport MANY, SIDES, Lines, sum_batch, write_batch
 from fastnn._kernels.row_doubles cimport LEAST, Grid, grid_of, is_fine, sum_of_squares
-from fastnn._kernels.row_floats cimport apply_affine, stream_affine, sum_runs, sum_stretch
+from fastnn._kernels.row_floats cimport Sums, apply_affine, clear_sums, stream_affine, sum_stretch
 from fastnn._kernels.row_values cimport Line, apply_line, apply_own_run, line_of, may_join
 from fastnn._kernels.rows cimport BATCH, BLOCK, NEAR, batch_of, block_of, jump_after, may_stream, run_sums
 from fastnn._kernels.settling cimport (
@@ -66,13 +67,14 @@ cdef struct Forward:
     bint given                  # the statistics come with the call
     Group* groups               # IN if given, else OUT unless NULL; (O · S)
     Population* population      # OUT  (O · S) or NULL
+    const Running* running      # INOUT (O · S) or NULL, by whoever closes a group: others would have to fetch it
     Line* lines                 # scratch (O · S) if `given` and `shared`
     bint double_precision
     Py_ssize_t length           # I / entries
     bint shared                 # a group has one weight and one bias
     bint simple                 # and all lines are folded and unscaled, with given statistics
     bint uniform                # or all groups have the same, one for each element
-    bint floats                 # runs of float data without a mask, each with its own statistics
+    bint floats                 # runs of float data without a mask, not too short, whose statistics are to be found
     bint distant                # the result does not fit a near cache
     bint streamed               # nor any
     Py_ssize_t batch            # groups
@@ -222,19 +224,11 @@ cdef inline void batch_statistics(
         for r in range(count):
             shift[r] = first_counted(x + r * n, mask + r * n if mask != NULL else NULL, &p.view)
     for a in range(p.view.reduced):
-        at = a * stride
-        if floating is float and mask == NULL and n >= WIDE:
-            if p.view.reduced == 1:
-                sum_runs(x, y if p.distant else NULL, count, n, shift, s1, s2)
-            else:
-                sum_stretch(
-                    x + at, y + at if p.distant else NULL, count, n, jump_after(&p.view, a, count * n), shift,
-                    s1, s2)
-            continue
         for r in range(count):
+            at = a * stride + r * n
             run_sums(
-                x + at + r * n, mask + at + r * n if mask != NULL else NULL,
-                y + at + r * n if p.distant and mask == NULL else NULL, n, shift[r], 1, s1 + r, s2 + r)
+                x + at, mask + at if mask != NULL else NULL, y + at if p.distant and mask == NULL else NULL, n,
+                shift[r], 1, s1 + r, s2 + r)
     if floating is float:
         r = 0
         while r < count:
@@ -284,7 +278,7 @@ cdef inline void apply_run(
         apply_own_run(x, y, p.view.inner, weight, bias, group)
 
 
-# ---- float data, groups of one run each ------------------------------------------------------------------------------
+# ---- float data without a mask, in runs that are not too short -------------------------------------------------------
 
 cdef inline apart gather_weights(
     Forward* p, Py_ssize_t g, Py_ssize_t count, double* weight, double* bias, bint* simple,
@@ -317,16 +311,17 @@ cdef inline apart put_side(
         for j in range(count):
             p.population[g + j].mean = mean[j]
             p.population[g + j].variance = variance[j]
-            p.population[g + j].count = <double>p.view.inner
+            p.population[g + j].count = <double>(p.view.reduced * p.view.inner)
 
 
 cdef inline apart close_side(
-    Forward* p, Py_ssize_t g, Py_ssize_t count, const double* shift, const d8* first, const d8* second,
+    Forward* p, Py_ssize_t g, Py_ssize_t count, double each, const double* shift, const d8* first, const d8* second,
     Settled8* settled, float* line_shift, float* line_factor, float* line_offset, bint* simple,
 ) noexcept nogil:
-    # up to SIDE groups: sums → statistics and lines; `simple`, whether the lines are all that their values need
+    # up to SIDE groups: sums → statistics and lines; `simple`, whether the lines are all that their values need.
+    # each = 1/n
     cdef Moments8 moments = moments_of(
-        totals(first), totals(second), spread(<double>p.view.inner), p.eps, p.centered, load8(shift))
+        totals(first), totals(second), spread(each), p.eps, p.centered, load8(shift))
     cdef double weight[SIDE]
     cdef double bias[SIDE]
     cdef d8 factor, offset
@@ -350,27 +345,50 @@ cdef inline apart close_side(
         put_side(p, g, count, &moments, settled)
 
 
-cdef inline apart write_side(
+cdef inline bint close_batch(
+    Forward* p, Py_ssize_t g, Py_ssize_t count, const Sums* sums, Settled8* settled, Lines* lines,
+) noexcept nogil:
+    # whether the lines are all that the values need
+    cdef double each = 1 / <double>(p.view.reduced * p.view.inner)
+    cdef bint simple = p.uniform and p.view.inner >= VECTOR
+    cdef bint side
+    cdef Py_ssize_t j = 0
+    while j < count:
+        close_side(
+            p, g + j, min(<Py_ssize_t>SIDE, count - j), each, sums.shift + j, sums.first + j, sums.second + j,
+            settled + j // SIDE, lines.shift + j, lines.factor + j, lines.offset + j, &side)
+        simple = simple and side
+        j += SIDE
+    return simple
+
+
+cdef inline apart write_each(
     Forward* p, Py_ssize_t g, Py_ssize_t count, const float* x, float* y, const Settled8* settled,
 ) noexcept nogil:
-    # one group after the other
+    # one group after the other; x and y at the first one's start
+    cdef Py_ssize_t n = p.view.inner
     cdef Group groups[SIDE]
     cdef Line lines[SIDE]
     cdef Settled fields
-    cdef Py_ssize_t r, at
-    store_settled(settled[0], &fields)
-    put_groups(&fields, count, groups)
-    if p.shared:
-        group_lines(p, g, count, groups, lines, <float>0)
-    for r in range(count):
-        at = (g + r) * p.view.inner
-        apply_run(p, g + r, x + at, y + at, groups + r, lines + r)
+    cdef Py_ssize_t r, a, at, several
+    cdef Py_ssize_t j = 0
+    while j < count:
+        several = min(<Py_ssize_t>SIDE, count - j)
+        store_settled(settled[j // SIDE], &fields)
+        put_groups(&fields, several, groups)
+        if p.shared:
+            group_lines(p, g + j, several, groups, lines, <float>0)
+        for a in range(p.view.reduced):
+            for r in range(several):
+                at = (a * p.view.groups + j + r) * n
+                apply_run(p, g + j + r, x + at, y + at, groups + r, lines + r)
+        j += SIDE
 
 
 cdef inline void forward_floats(
     Forward* p, Py_ssize_t first, Py_ssize_t last, const float* x, float* y,
 ) noexcept nogil:
-    # groups of one run each, without a mask
+    # groups of one run each
     cdef Py_ssize_t n = p.view.inner
     cdef Py_ssize_t g = first
     cdef Py_ssize_t count = min(p.batch, last - g)
@@ -381,33 +399,51 @@ cdef inline void forward_floats(
     cdef Lines lines
     cdef Settled8 settled[SIDES]
     cdef bint near = not p.distant and not p.streamed
-    cdef bint simple, each
-    cdef Py_ssize_t j
-    clear_sums(&sums)
+    cdef bint simple
+    clear_sums(&sums, p.batch)
     sum_batch(x + g * n, y + g * n if p.distant else NULL, count, n, p.centered, &sums)
     while count > 0:
-        simple = p.uniform
-        j = 0
-        while j < count:
-            close_side(
-                p, g + j, min(<Py_ssize_t>SIDE, count - j), sums.shift + j, sums.first + j, sums.second + j,
-                settled + j // SIDE, lines.shift + j, lines.factor + j, lines.offset + j, &each)
-            simple = simple and each
-            j += SIDE
+        simple = close_batch(p, g, count, &sums, settled, &lines)
         more = min(p.batch, last - g - count)
         if simple:
             write_batch(
                 x + g * n, y + g * n, &lines, count, n, weight, bias, more if near else 0, p.streamed, p.centered,
                 &sums)
         else:
-            j = 0
-            while j < count:
-                write_side(p, g + j, min(<Py_ssize_t>SIDE, count - j), x, y, settled + j // SIDE)
-                j += SIDE
+            write_each(p, g, count, x + g * n, y + g * n, settled)
         g += count
         count = more
         if not (near and simple):
             sum_batch(x + g * n, y + g * n if p.distant else NULL, count, n, p.centered, &sums)
+
+
+cdef inline void forward_stretches(
+    Forward* p, Py_ssize_t first, Py_ssize_t last, const float* x, float* y,
+) noexcept nogil:
+    # groups of several runs each; a batch does not reach beyond its outer index
+    cdef Py_ssize_t n = p.view.inner
+    cdef Py_ssize_t stride = p.view.groups * n
+    cdef Py_ssize_t g = first
+    cdef Py_ssize_t count, start, a, at, r
+    cdef Sums sums
+    cdef Lines lines
+    cdef Settled8 settled[SIDES]
+    while g < last:
+        count = min(p.batch, last - g, p.view.groups - g % p.view.groups)
+        start = start_of(&p.view, g)
+        clear_sums(&sums, count)
+        for r in range(count):
+            sums.shift[r] = x[start + r * n] if p.centered else 0
+        for a in range(p.view.reduced):
+            at = start + a * stride
+            sum_stretch(x + at, y + at if p.distant else NULL, count, n, jump_after(&p.view, a, count * n), &sums)
+        if close_batch(p, g, count, &sums, settled, &lines) and p.shared:
+            for a in range(p.view.reduced - 1, -1, -1):     # what was read last is nearest
+                at = start + a * stride
+                write_batch(x + at, y + at, &lines, count, n, NULL, NULL, 0, p.streamed, p.centered, &sums)
+        else:
+            write_each(p, g, count, x + start, y + start, settled)
+        g += count
 
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
@@ -451,11 +487,6 @@ cdef inline void forward_batch(
         p.population + g if p.population != NULL else NULL)
     if p.shared:
         group_lines(p, g, count, groups, lines, x[0])
-        if floating is float and shared_and_simple(p, count, lines):
-            for a in range(p.view.reduced - 1, -1, -1):     # what was read last is nearest
-                at = start + a * stride
-                apply_lines(x + at, y + at, count, p.view.inner, lines, p.streamed)
-            return
     for a in range(p.view.reduced):
         for r in range(count):
             at = start + a * stride + r * p.view.inner
@@ -524,12 +555,16 @@ cdef void forward_block(void* arguments, Py_ssize_t block) noexcept nogil:
     cdef Py_ssize_t last = min(first + p.block, p.view.outer * p.view.groups)
     if p.double_precision:
         forward_groups(p, first, last, <const double*>p.x, <double*>p.y)
-    elif p.floats:
+    elif p.floats and p.view.reduced == 1:
         forward_floats(p, first, last, <const float*>p.x, <float*>p.y)
+    elif p.floats:
+        forward_stretches(p, first, last, <const float*>p.x, <float*>p.y)
     else:
         forward_groups(p, first, last, <const float*>p.x, <float*>p.y)
     if p.streamed:
         stream_end()
+    if p.running != NULL:
+        update_running(p.running, p.population, 1, first, last)
     finish_block(p, first, last)
 
 
@@ -563,11 +598,10 @@ cdef void run_forward(Forward* p, loop each) noexcept nogil:
     p.distant = work >= DISTANT and p.x != p.y
     p.shared = p.entries == 1 or (p.weight == NULL and p.bias == NULL)
     p.uniform = p.shared or (p.length == 1 and p.period == 1)
-    p.floats = (
-        not p.double_precision and not p.given and p.mask == NULL and p.view.reduced == 1 and p.view.inner >= VECTOR)
+    p.floats = not p.double_precision and not p.given and p.mask == NULL and p.view.inner >= WIDE
     p.streamed = (
-        p.distant and (p.shared or (p.floats and p.uniform)) and not p.double_precision and p.residual == NULL
-        and p.finish.apply == NULL and may_stream(p.y, &p.view, work))
+        p.distant and ((p.given and p.shared and not p.double_precision) or (p.floats and p.uniform))
+        and p.residual == NULL and p.finish.apply == NULL and may_stream(p.y, &p.view, work))
     p.distant = p.distant and not p.streamed
     p.simple = False
     if p.given:
@@ -580,7 +614,7 @@ cdef void run_forward(Forward* p, loop each) noexcept nogil:
         each(given_block, p, (runs + p.block - 1) // p.block, work)
     else:
         p.batch = batch_of(&p.view, itemsize, 1)
-        if p.floats:
+        if p.floats and p.view.reduced == 1:
             p.batch = batch_of_floats(&p.view, NEAR if p.distant or p.streamed else NEAR // 2)
         p.block = block_of(&p.view, p.batch)
         each(forward_block, p, (groups + p.block - 1) // p.block, work)
@@ -594,7 +628,7 @@ cdef int forward(const Call* call) noexcept nogil:
     p.x, p.y, p.weight, p.bias, p.mask = call.x, call.y, call.weight, call.bias, call.mask
     p.entries, p.period = call.entries, call.period
     p.eps, p.centered, p.given = call.eps, call.centered, call.given
-    p.groups, p.population = call.groups, call.population
+    p.groups, p.population, p.running = call.groups, call.population, call.running
     p.double_precision = call.double_precision
     p.residual, p.finish.apply, p.lines = NULL, NULL, NULL
     if p.given:
@@ -644,7 +678,7 @@ cdef class NormStep(Step):
         cdef Forward* p = &self.forward
         self.kept = (weight, bias, given)
         p.view.outer, p.view.reduced, p.view.groups, p.view.inner = 1, 1, groups, n
-        p.given, p.groups, p.population = given is not None, <Group*>data_of(given), NULL
+        p.given, p.groups, p.population, p.running = given is not None, <Group*>data_of(given), NULL, NULL
         if p.given:
             p.view.reduced, p.view.groups = groups, cnp.PyArray_DIM(<cnp.ndarray?>given, 0)
             self.scratch = line_bytes

@@ -22,12 +22,11 @@ cdef struct Settled8:
     d8 scale
 
 
-cdef inline Moments8 moments_of(d8 s1, d8 s2, d8 n, double eps, bint centered, d8 shift) noexcept nogil:
-    # From s1 = Σ(x − shift), s2 = Σ(x − shift)² with a shift among the data, or another that is not far from the mean.
-    # The square of the mean's distance from one among the data is at most n times the variance, so the difference
-    # keeps 53 − log₂n bits.
+cdef inline Moments8 moments_of(d8 s1, d8 s2, d8 each, double eps, bint centered, d8 shift) noexcept nogil:
+    # From s1 = Σ(x − shift), s2 = Σ(x − shift)² with a shift among the data, or another that is not far from the mean,
+    # and each = 1/n. The square of the mean's distance from one among the data is at most n times the variance, so the
+    # difference keeps 53 − log₂n bits.
     cdef Moments8 moments
-    cdef d8 each = divide8(spread(1), n)
     cdef d8 lo = multiply8(s1, each) if centered else spread(0)
     moments.mean = add(shift, lo)
     moments.variance = larger8(spread(0), subtract8(multiply8(s2, each), multiply8(lo, lo)))    # NaN stays
@@ -91,7 +90,8 @@ cdef inline inlined settle_sums(
     Moments* moments, Settled* settled,
 ) noexcept nogil:
     # of SIDE groups
-    cdef Moments8 found = moments_of(load8(s1), load8(s2), load8(n), eps, centered, load8(shift))
+    cdef d8 each = divide8(spread(1), load8(n))
+    cdef Moments8 found = moments_of(load8(s1), load8(s2), each, eps, centered, load8(shift))
     cdef Settled8 fields
     settle8(&found, &fields)
     store8(moments.mean, found.mean)
