@@ -82,13 +82,13 @@ cdef inline dd group_total(
 # Steps for SIDE groups of float data, as vectors; see column_parameters.pxd for why each is a function of its own.
 
 cdef inline apart settle_side(
-    const double* s1, const double* s2, const double* n, double eps, bint centered, const double* shift, double far,
+    const double* s1, const double* s2, const double* each, double eps, bint centered, const double* shift, double far,
     Moments* moments, Settled* settled, bint* again,
 ) noexcept nogil:
     # and whether the shift of any was far from the mean
     cdef Py_ssize_t j
     cdef Py_ssize_t count = 0
-    settle_sums(s1, s2, n, eps, centered, shift, moments, settled)
+    settle_sums(s1, s2, each, eps, centered, shift, moments, settled)
     for j in range(SIDE):
         count += is_far(moments.mean[j] - shift[j], moments.variance[j], far)
     again[0] = centered and count > 0
@@ -119,6 +119,7 @@ cdef inline int close_floats(
     cdef Group* groups = c.groups
     cdef Population* population = c.population
     cdef double n[SIDE]
+    cdef double each[SIDE]
     cdef double shift[SIDE]
     cdef double t1[SIDE]
     cdef double t2[SIDE]
@@ -132,21 +133,24 @@ cdef inline int close_floats(
     cdef int state = 0
     for j in range(SIDE):
         n[j] = <double>(c.view.reduced * inner)
+        each[j] = 1 / n[j]
         t1[j] = t2[j] = shift[j] = 0
     s = unit.first_group
     while s < unit.last_group:
         count = min(<Py_ssize_t>SIDE, unit.last_group - s)
         if counts != NULL:
             count_groups(counts, c.view, s, count, n)
+            for j in range(SIDE):
+                each[j] = 1 / n[j]
         if inner == 1 and count == SIDE:
             widen(parameters + SHIFT * stride + s, shift, SIDE)
-            settle_side(s1 + s, s2 + s, n, c.eps, c.centered, shift, far, &moments, &settled, &again)
+            settle_side(s1 + s, s2 + s, each, c.eps, c.centered, shift, far, &moments, &settled, &again)
         else:
             for j in range(count):
                 t1[j] = group_total(s1, NULL, (s + j) * inner, (s + j + 1) * inner, parameters[0]).high
                 t2[j] = group_total(s2, NULL, (s + j) * inner, (s + j + 1) * inner, parameters[0]).high
                 shift[j] = parameters[SHIFT * stride + (s + j) * inner]
-            settle_side(t1, t2, n, c.eps, c.centered, shift, far, &moments, &settled, &again)
+            settle_side(t1, t2, each, c.eps, c.centered, shift, far, &moments, &settled, &again)
         store_groups(&settled, groups + s if count == SIDE else few)
         if population != NULL:
             store_population(&moments, n, population + s if count == SIDE else few_population)

@@ -55,6 +55,13 @@ cdef enum:
     BLOCKS = 64
     # bytes that move while a column's sums become parameters
     CLOSING = 256
+    # Units of one block each, of few outer indices: the results of calls that move so many bytes are shared out as
+    # PIECES of whole rows. Where two threads write one row, each takes the lines between them from the other again and
+    # again, also by reading ahead: of 64 rows of 1000 that was a third of the time. To begin a second time costs as
+    # much with fewer bytes; with more, units rather stay in a cache.
+    SHARED = 7 << 16
+    SHARED_MOST = 1 << 20
+    PIECES = 8
     # Rows that are summed strip by strip: so many, or as many as have these elements.
     SUM_ROWS = 16
     SUM_TILE = 8192
@@ -121,6 +128,19 @@ cdef inline Layout layout_of(View* view, Py_ssize_t small_panel) noexcept nogil:
     layout.sum_rows = max(<Py_ssize_t>SUM_ROWS, SUM_TILE // layout.panel)
     layout.size = view.reduced * layout.columns
     return layout
+
+
+cdef inline bint may_share(Layout* layout, double moved) noexcept nogil:
+    # whether threads had better write whole rows
+    return layout.panels > 1 and SHARED <= moved <= SHARED_MOST
+
+
+cdef inline Layout pieces_of(Layout* layout) noexcept nogil:
+    # the same, cut into blocks that are for results alone
+    cdef Layout pieces = layout[0]
+    pieces.blocks = min(<Py_ssize_t>PIECES, layout.rows)
+    pieces.block_rows = (layout.rows + pieces.blocks - 1) // pieces.blocks
+    return pieces
 
 
 cdef struct Span:

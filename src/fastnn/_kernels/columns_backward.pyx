@@ -24,7 +24,8 @@ from fastnn._kernels.column_products cimport sum_rows
 from fastnn._kernels.column_tangents cimport Sums, close_sums
 from fastnn._kernels.columns cimport (
     CLOSING, FIRST, FIRST_LOW, SECOND, SECOND_LOW, SMALL_PANEL, SUMS, Layout, Span, Unit, carve, count_elements,
-    fold_lanes, layout_of, may_stream, merge_blocks, next_lanes, rows_of, span_of, sums_of, unit_of, whole_lines,
+    fold_lanes, layout_of, may_share, may_stream, merge_blocks, next_lanes, pieces_of, rows_of, span_of, sums_of,
+    unit_of, whole_lines,
 )
 from fastnn._kernels.lanes cimport add_term, dd
 from fastnn._kernels.norm cimport LINE, Group, View
@@ -47,7 +48,9 @@ cdef struct Backward:
     bint summed                 # whether anybody needs the sums
     bint double_precision
     bint streamed               # the result goes past the caches
-    bint whole                  # tasks are blocks of whole rows
+    bint whole                  # blocks of whole rows are summed
+    bint shared                 # blocks of whole rows get their gradients
+    Layout results              # whose blocks get them
     double* sums                # scratch (O, blocks, rows of sums, stride): Σdy, Σdy·(x − shift)
     void* parameters            # scratch (O, GRADIENT_PARAMETERS, stride)
     double* columns             # scratch (O, rows of sums, S · I): Σdy, Σdy·x̂
@@ -136,9 +139,11 @@ cdef void prepare_task(void* arguments, Py_ssize_t number) noexcept nogil:
         prepare(p, number, &unit, <float*>p.parameters + at)
 
 
-cdef inline void rows_task(Backward* p, Py_ssize_t task, bint sums, bint gradients) noexcept nogil:
-    cdef Span span = span_of(&p.layout, task, p.whole)
-    while next_lanes(&p.layout, p.scaled, &span):
+cdef inline void rows_task(
+    Backward* p, Layout* layout, Py_ssize_t task, bint whole, bint sums, bint gradients,
+) noexcept nogil:
+    cdef Span span = span_of(layout, task, whole)
+    while next_lanes(layout, p.scaled, &span):
         if p.double_precision:
             span_rows(p, &span, <const double*>p.dy, <const double*>p.x, <double*>p.dx, sums, gradients)
         else:
@@ -148,7 +153,7 @@ cdef inline void rows_task(Backward* p, Py_ssize_t task, bint sums, bint gradien
 cdef void sum_task(void* arguments, Py_ssize_t task) noexcept nogil:
     # with constant statistics the gradients too
     cdef Backward* p = <Backward*>arguments
-    rows_task(p, task, p.summed, p.constant)
+    rows_task(p, &p.layout, task, p.whole, p.summed, p.constant)
 
 
 cdef void close_task(void* arguments, Py_ssize_t number) noexcept nogil:
@@ -163,22 +168,29 @@ cdef void close_task(void* arguments, Py_ssize_t number) noexcept nogil:
 
 cdef void gradient_task(void* arguments, Py_ssize_t task) noexcept nogil:
     cdef Backward* p = <Backward*>arguments
-    rows_task(p, task, False, True)
+    rows_task(p, &p.results, task, p.shared, False, True)
+
+
+cdef void means_task(void* arguments, Py_ssize_t number) noexcept nogil:
+    # of one unit; with constant statistics all
+    cdef Backward* p = <Backward*>arguments
+    cdef Py_ssize_t first = number * p.layout.blocks
+    cdef Py_ssize_t task
+    prepare_task(p, number)
+    for task in range(first, first + p.layout.blocks):
+        sum_task(p, task)
+    if p.summed:
+        close_task(p, number)
 
 
 cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
     # all steps of one unit
     cdef Backward* p = <Backward*>arguments
     cdef Py_ssize_t first = number * p.layout.blocks
-    cdef Py_ssize_t last = first + p.layout.blocks
     cdef Py_ssize_t task
-    prepare_task(p, number)
-    for task in range(first, last):
-        sum_task(p, task)
-    if p.summed:
-        close_task(p, number)
+    means_task(p, number)
     if not p.constant:
-        for task in range(last - 1, first - 1, -1):
+        for task in range(first + p.layout.blocks - 1, first - 1, -1):
             gradient_task(p, task)
 
 
@@ -207,22 +219,26 @@ cdef inline void reduce_columns(Backward* p, floating* dweight, floating* dbias)
 
 cdef void run_backward(Backward* p) noexcept nogil:
     cdef Py_ssize_t units = p.layout.outer * p.layout.panels
-    cdef Py_ssize_t tasks = p.layout.outer * p.layout.blocks
     cdef double bytes = 1.0 * p.layout.outer * p.layout.size * (8 if p.double_precision else 4)
     cdef double closing = 1.0 * p.layout.outer * p.layout.columns * CLOSING
+    cdef bint few = p.layout.outer < 2 * team_size(units, 3 * bytes)
     # two operands that are read twice fill the caches sooner than one
     p.streamed = may_stream(
         p.dx, &p.layout, (3 if p.constant else 3.5) * bytes, 8 if p.double_precision else 4)
-    p.whole = p.layout.blocks > 1 and p.layout.outer < 2 * team_size(units, 3 * bytes)
-    if not p.whole:
+    p.whole = few and p.layout.blocks > 1
+    p.shared = p.whole or (few and may_share(&p.layout, 3 * bytes) and not p.constant)
+    p.results = pieces_of(&p.layout) if p.shared and not p.whole else p.layout
+    if not p.shared:
         parallel_for(unit_task, p, units, 3 * bytes)
-    else:
+    elif p.whole:
         parallel_for(prepare_task, p, units, closing)
-        parallel_for(sum_task, p, tasks, 2 * bytes)
+        parallel_for(sum_task, p, p.layout.outer * p.layout.blocks, 2 * bytes)
         if p.summed:
             parallel_for(close_task, p, units, closing)
-        if not p.constant:
-            parallel_back(gradient_task, p, tasks, 3 * bytes)
+    else:
+        parallel_for(means_task, p, units, 2 * bytes + closing)
+    if p.shared and not p.constant:
+        parallel_back(gradient_task, p, p.layout.outer * p.results.blocks, 3 * bytes)
     if p.dweight != NULL and p.double_precision:
         reduce_columns(p, <double*>p.dweight, <double*>p.dbias)
     elif p.dweight != NULL:

@@ -15,7 +15,8 @@ Design
       is room; its first lanes are left out. Results are written row by row: more streams at a time were slower.
   (E) With many outer indices, each unit is one task and its data stays in that core's cache between the passes; with
       few, blocks of whole rows are shared out pass by pass; in the second each thread begins where it ended in the
-      first. What lies between the passes is shared where there are many columns. The bits are the same.
+      first. What lies between the passes is shared where there are many columns. Small wide arrays of few rows are
+      read by units and written by whole rows. The bits are the same.
   (F) Groups of float data are closed SIDE at a time, as vectors: one by one, roots and quotients took as long as the
       sums of fifty rows.
   (G) A call that moves more than the caches hold writes its result past them: that saves reading the lines first, and
@@ -35,7 +36,7 @@ from fastnn._kernels.column_sums cimport some_sums
 from fastnn._kernels.column_values cimport apply_rows
 from fastnn._kernels.columns cimport (
     CLOSING, EVEN, FIRST_LOW, SMALL_PANEL, SUMS, Layout, Span, Unit, carve, count_elements, fold_lanes, layout_of,
-    may_stream, merge_blocks, next_lanes, rows_of, span_of, sums_of, unit_of, whole_lines,
+    may_share, may_stream, merge_blocks, next_lanes, pieces_of, rows_of, span_of, sums_of, unit_of, whole_lines,
 )
 from fastnn._kernels.norm cimport DISTANT, LINE, Group, Population, View
 from fastnn._kernels.norm_call cimport Call, offer
@@ -57,7 +58,9 @@ cdef struct Forward:
     bint double_precision
     bint distant                # the result does not fit a near cache and is written in a second pass
     bint streamed               # the result goes past the caches
-    bint whole                  # tasks are blocks of whole rows
+    bint whole                  # blocks of whole rows are summed
+    bint shared                 # blocks of whole rows are written
+    Layout results              # whose blocks are written
     Group* groups               # IN if given, else OUT; (O · S)
     Population* population      # OUT  (O · S) or NULL
     double* sums                # scratch (O, blocks, rows of sums, stride): Σ(x − shift), Σ(x − shift)²
@@ -204,51 +207,60 @@ cdef void close_task(void* arguments, Py_ssize_t number) noexcept nogil:
 
 cdef void apply_task(void* arguments, Py_ssize_t task) noexcept nogil:
     cdef Forward* p = <Forward*>arguments
-    cdef Span span = span_of(&p.layout, task, p.whole)
-    while next_lanes(&p.layout, p.states, &span):
+    cdef Span span = span_of(&p.results, task, p.shared)
+    while next_lanes(&p.results, p.states, &span):
         if p.double_precision:
             apply_span(p, &span, <const double*>p.x, <double*>p.y)
         else:
             apply_span(p, &span, <const float*>p.x, <float*>p.y)
 
 
+cdef void statistics_task(void* arguments, Py_ssize_t number) noexcept nogil:
+    # of one unit, and what follows from them
+    cdef Forward* p = <Forward*>arguments
+    cdef Py_ssize_t first = number * p.layout.blocks
+    cdef Py_ssize_t task
+    if p.given:
+        close_task(p, number)
+        return
+    start_task(p, number)
+    while p.states[number] & UNDECIDED:
+        for task in range(first, first + p.layout.blocks):
+            sum_task(p, task)
+        close_task(p, number)
+
+
 cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
     # all steps of one unit
     cdef Forward* p = <Forward*>arguments
     cdef Py_ssize_t first = number * p.layout.blocks
-    cdef Py_ssize_t last = first + p.layout.blocks
     cdef Py_ssize_t task
-    if p.given:
-        close_task(p, number)
-    else:
-        start_task(p, number)
-        while p.states[number] & UNDECIDED:
-            for task in range(first, last):
-                sum_task(p, task)
-            close_task(p, number)
-    for task in range(last - 1, first - 1, -1):
+    statistics_task(p, number)
+    for task in range(first + p.layout.blocks - 1, first - 1, -1):
         apply_task(p, task)
 
 
 cdef void run_forward(Forward* p) noexcept nogil:
     cdef Py_ssize_t units = p.layout.outer * p.layout.panels
-    cdef Py_ssize_t tasks = p.layout.outer * p.layout.blocks
     cdef double half = 1.0 * p.layout.outer * p.layout.size * (8 if p.double_precision else 4)
     cdef double closing = 1.0 * p.layout.outer * p.layout.columns * CLOSING
+    cdef bint few = p.layout.outer < 2 * team_size(units, 2 * half)
     p.streamed = p.x != p.y and may_stream(p.y, &p.layout, 2 * half, 8 if p.double_precision else 4)
     p.distant = not p.streamed and 2 * half >= DISTANT and p.x != p.y and not p.given
-    p.whole = p.layout.blocks > 1 and p.layout.outer < 2 * team_size(units, 2 * half)
-    if not p.whole:
+    p.whole = few and p.layout.blocks > 1
+    p.shared = p.whole or (few and may_share(&p.layout, 2 * half))
+    p.results = pieces_of(&p.layout) if p.shared and not p.whole else p.layout
+    if not p.shared:
         parallel_for(unit_task, p, units, 2 * half)
         return
-    if p.given:
-        parallel_for(close_task, p, units, closing)
+    if not p.whole or p.given:
+        parallel_for(statistics_task, p, units, (0 if p.given else half) + closing)
     else:
         parallel_for(start_task, p, units, 0)
         while undecided(p, units):
-            parallel_for(sum_task, p, tasks, half)
+            parallel_for(sum_task, p, p.layout.outer * p.layout.blocks, half)
             parallel_for(close_task, p, units, closing)
-    parallel_back(apply_task, p, tasks, half)
+    parallel_back(apply_task, p, p.layout.outer * p.results.blocks, half)
 
 
 cdef inline bint undecided(Forward* p, Py_ssize_t units) noexcept nogil:

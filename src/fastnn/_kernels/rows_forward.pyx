@@ -163,6 +163,7 @@ cdef inline apart close_floats(
 ) noexcept nogil:
     # sums of up to SIDE neighbouring groups → groups; mask at the first one's start. The arrays of sums have SIDE.
     cdef double n[SIDE]
+    cdef double each[SIDE]
     cdef double t1[SIDE]
     cdef double t2[SIDE]
     cdef Moments moments
@@ -173,9 +174,10 @@ cdef inline apart close_floats(
     if mask != NULL:
         count_each(mask, &p.view, count, n)
     for j in range(SIDE):
+        each[j] = 1 / n[j]
         t1[j] = s1[j].high
         t2[j] = s2[j].high
-    settle_sums(t1, t2, n, p.eps, p.centered, shift, &moments, &settled)
+    settle_sums(t1, t2, each, p.eps, p.centered, shift, &moments, &settled)
     put_groups(&settled, count, groups)
     if population != NULL:
         put_populations(count, n, &moments, population)

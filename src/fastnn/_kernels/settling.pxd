@@ -86,12 +86,11 @@ cdef inline void store_settled(Settled8 settled, Settled* to) noexcept nogil:
 
 
 cdef inline inlined settle_sums(
-    const double* s1, const double* s2, const double* n, double eps, bint centered, const double* shift,
+    const double* s1, const double* s2, const double* each, double eps, bint centered, const double* shift,
     Moments* moments, Settled* settled,
 ) noexcept nogil:
     # of SIDE groups
-    cdef d8 each = divide8(spread(1), load8(n))
-    cdef Moments8 found = moments_of(load8(s1), load8(s2), each, eps, centered, load8(shift))
+    cdef Moments8 found = moments_of(load8(s1), load8(s2), load8(each), eps, centered, load8(shift))
     cdef Settled8 fields
     settle8(&found, &fields)
     store8(moments.mean, found.mean)
