@@ -109,6 +109,32 @@ class TestRefused:
                 F.batch_norm(x, good, bad, training=True)
         assert not good.any()
 
+    @pytest.mark.parametrize("which", ["running_mean", "running_var"])
+    @pytest.mark.parametrize("strided", [False, True])
+    @pytest.mark.parametrize("name", ["batch_norm", "instance_norm"])
+    def test_running_statistics_inside_out(self, name, strided, which):
+        x = np.random.default_rng(0).standard_normal((4, 3, 6)).astype(np.float32)
+        out = np.full((4, 3, 12), 5, np.float32)[:, :, ::2] if strided else np.full((4, 3, 6), 5, np.float32)
+        running = {"running_mean": np.ones(3, np.float32), "running_var": np.ones(3, np.float32)}
+        running[which] = out[0, :, 1] if strided else out[1, 2, :3]
+        flag = "training" if name == "batch_norm" else "use_input_stats"
+        with pytest.raises(ValueError, match=f"out must not overlap {which}, which training updates"):
+            getattr(F, name)(x, **running, **{flag: True}, out=out)
+        assert (out == 5).all()
+        assert (running["running_mean"] + running["running_var"] == 6).all()
+        expected = getattr(F, name)(x, **{k: v.copy() for k, v in running.items()}, **{flag: False})
+        np.testing.assert_array_equal(getattr(F, name)(x, **running, **{flag: False}, out=out), expected)
+
+    @operations
+    def test_an_input_that_was_resized(self, name):
+        op = OPERATIONS[name]
+        x, _, weight, bias = op.data(1, np.float32)
+        x = x.copy()
+        _, context = op.forward(x, weight, bias)
+        x.resize((2, 3), refcheck=False)
+        with pytest.raises(ValueError, match="the input must not be resized between"):
+            op.backward(np.ones((2, 3), np.float32), context)
+
     def test_a_context_of_another_operation(self):
         x = np.ones((2, 3), np.float32)
         for context in (F.linear_forward(x, x)[1], tuple(F.layer_norm_forward(x, 3)[1]), None):

@@ -77,11 +77,11 @@ cdef inline bint plain_arrays(object x, object weight, object bias, object mask,
     )
 
 
-cdef inline bint plain_running(cnp.ndarray x, object mean, object variance, bint updated) noexcept:
+cdef inline bint plain_running(cnp.ndarray x, object mean, object variance, object out, bint updated) noexcept:
     # training writes into them; that one is missing is against a rule
     return plain(x, mean) and plain(x, variance) and (not updated or mean is None or variance is None or (
         cnp.PyArray_ISWRITEABLE(<cnp.ndarray>mean) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>variance)
-        and disjoint(mean, variance)
+        and disjoint(mean, variance) and disjoint(out, mean) and disjoint(out, variance)
     ))
 
 
@@ -286,6 +286,8 @@ def norm_backward(object dy, object ctx, object context, object gate):
     start(&c, x, 0)
     view = <tuple>fields[VIEW]
     c.view = View(view[0], view[1], view[2], view[3])
+    if c.view.outer * c.view.reduced * c.view.groups * c.view.inner != cnp.PyArray_SIZE(x):
+        raise ValueError("the input must not be resized between a norm's call and its backward")
     c.rows, c.entries, c.period = view[4], view[5], view[6]
     c.centered, c.given = fields[CENTERED], fields[CONSTANT]
     weight, bias, mask = fields[WEIGHT], fields[BIAS], fields[MASK]
@@ -379,8 +381,8 @@ cdef object channel_norm(
     cdef int axis, ndim
     if not (
         plain_arrays(x, weight, bias, mask, out, context is not None) and type(training) is bool
-        and plain_running(x, running_mean, running_var, training) and type(momentum) is float and type(eps) is float
-        and type(channel_axis) is int
+        and plain_running(x, running_mean, running_var, out, training) and type(momentum) is float
+        and type(eps) is float and type(channel_axis) is int
     ):
         return gate(
             x, running_mean, running_var, weight, bias, training, momentum, eps, channel_axis, mask, out, context)

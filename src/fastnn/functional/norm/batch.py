@@ -15,7 +15,7 @@ def _gated(
 ) -> Any:  # fmt: skip
     """The call with plain arguments."""
     plain = operands(input, weight, bias, mask, out, keep=context is not None)
-    running = running_of(running_mean, running_var, plain.input.dtype, updated=bool(training))
+    running = running_of(running_mean, running_var, plain.input.dtype, out, updated=bool(training))
     answer = _kernels.batch_norm(
         plain.input, running.mean_buffer, running.var_buffer, plain.weight, plain.bias, bool(training),
         _arrays.number(momentum, "momentum"), _arrays.number(eps, "eps"),

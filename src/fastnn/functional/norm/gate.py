@@ -85,12 +85,14 @@ class Running(NamedTuple):
                 _arrays.deliver(buffer, array)
 
 
-def running_of(mean: Any, var: Any, dtype: np.dtype[Any], *, updated: bool) -> Running:
+def running_of(mean: Any, var: Any, dtype: np.dtype[Any], out: Array | None, *, updated: bool) -> Running:
     """Both running statistics, None where they are."""
     buffers = []
     for name, array in (("running_mean", mean), ("running_var", var)):
         if updated and array is not None and not (isinstance(array, np.ndarray) and array.flags.writeable):
             raise ValueError(f"{name} must be a writeable numpy array, which training updates in place")
+        if updated and array is not None and out is not None and _arrays.overlaps(out, array):
+            raise ValueError(f"out must not overlap {name}, which training updates")
         buffers.append(None if array is None else _arrays.floating(array, name, dtype))
     if updated and mean is not None and var is not None and _arrays.overlaps(mean, var):
         raise ValueError("running_mean and running_var must not overlap")

@@ -15,7 +15,7 @@ def _gated(
 ) -> Any:  # fmt: skip
     """The call with plain arguments."""
     plain = operands(input, weight, bias, mask, out, keep=context is not None)
-    running = running_of(running_mean, running_var, plain.input.dtype, updated=bool(use_input_stats))
+    running = running_of(running_mean, running_var, plain.input.dtype, out, updated=bool(use_input_stats))
     answer = _kernels.instance_norm(
         plain.input, running.mean_buffer, running.var_buffer, plain.weight, plain.bias, bool(use_input_stats),
         _arrays.number(momentum, "momentum"), _arrays.number(eps, "eps"),
