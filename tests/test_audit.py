@@ -87,6 +87,15 @@ def test_unsteady(activation, fill, ratio, verdict):
     assert report.forward_verdict == report.backward_verdict == verdict
 
 
+@pytest.mark.parametrize("nonsense", ["x", 10**400, np.arange(4), None])
+def test_what_is_no_batch(nonsense):
+    with pytest.raises(TypeError, match="x must be"):
+        init.audit(fastnn.Identity(), nonsense)
+    if nonsense is not None:
+        with pytest.raises(TypeError, match="dy must be"):
+            init.audit(fastnn.Identity(), np.ones(3), nonsense)
+
+
 def test_takes_containers_apart():
     inner = fastnn.Sequential(fastnn.Linear(4, 4), fastnn.ReLU())
     model = fastnn.Sequential(inner, fastnn.Residual(fastnn.Sequential(fastnn.Linear(4, 4))), inner)

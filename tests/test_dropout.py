@@ -462,3 +462,9 @@ def test_against_torch():
     values = np.unique(F.alpha_dropout(np.zeros(1000, np.float32), 0.3, True))
     np.testing.assert_allclose(values, np.unique(alpha), rtol=1e-6)
     assert (torch.nn.functional.alpha_dropout(torch.ones(9), 1.0, training=True).numpy() == 0).all()
+
+
+def test_axes_of_a_layer_are_checked_when_it_is_made():
+    assert fastnn.Dropout(broadcast_axes=[2, 3]).broadcast_axes == (2, 3)
+    with pytest.raises(TypeError, match="broadcast_axes must be an integer or a sequence of integers, got str"):
+        fastnn.Dropout(broadcast_axes="x")

@@ -235,6 +235,8 @@ SENSELESS = [
     (lambda: init.orthogonal((3, 3), NAN), "gain must be finite"),
     (lambda: init.orthogonal((3, 3), layout="ii"), "layout must be"),
     (lambda: init.xavier_uniform((3,)), "shape must have"),
+    (lambda: init.zeros(-1), "shape must be an integer or a sequence of integers of at least 0, .* got -1"),
+    (lambda: init.ones((2, -1)), "shape must be an integer or a sequence of integers of at least 0"),
     (lambda: init.xavier_normal((3, 3), INF), "gain must be finite"),
     (lambda: init.kaiming_uniform((3, 3), mode="fan_avg"), "mode must be one of 'fan_in', 'fan_out', got 'fan_avg'"),
     (lambda: init.kaiming_normal((3, 3), nonlinearity="gelu"), "nonlinearity must be"),
@@ -253,6 +255,16 @@ SENSELESS = [
 def test_senseless_parameters(make, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         make()
+
+
+def test_wrong_types():
+    for shape in ("ab", (2, 3.0), None):
+        with pytest.raises(TypeError, match="shape must be an integer or a sequence of integers"):
+            init.fans(shape)
+        with pytest.raises(TypeError, match="shape must be an integer or a sequence of integers"):
+            init.zeros(shape)
+    with pytest.raises(TypeError, match="groups must be an integer, got float"):
+        init.fans((2, 3), groups=1.0)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,11 @@ def test_absent_parameters():
     assert fastnn.GroupNorm(2, 4, affine=False).parameters() == []
 
 
+def test_shapes_of_numpy():
+    assert fastnn.LayerNorm(np.array([3, 4])).normalized_shape == (3, 4)
+    assert fastnn.RMSNorm(np.int8(3)).normalized_shape == (3,)
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -85,7 +90,10 @@ def test_absent_parameters():
         (lambda: fastnn.LayerNorm((3, -1)), "normalized_shape"),
         (lambda: fastnn.RMSNorm(0), "normalized_shape"),
         (lambda: fastnn.BatchNorm(3, virtual_batch_size=0), "virtual_batch_size"),
+        (lambda: fastnn.BatchNorm(3, momentum=np.inf), "momentum must be a finite number or None, got inf"),
+        (lambda: fastnn.InstanceNorm(3, momentum=np.nan), "momentum must be a finite number or None, got nan"),
         (lambda: fastnn.BatchNorm(3)(images(0, channels=4)), "num_features = 3"),
+        (lambda: fastnn.BatchNorm(3)(np.ones((), np.float32)), "input must have a batch axis and a channel axis"),
     ],
 )
 def test_hyper_parameters_are_checked(call, match):

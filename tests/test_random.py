@@ -62,6 +62,8 @@ def test_block_function_refuses():
         threefry4x32((0,) * 4, (0,) * 4, 2**70)
     with pytest.raises(ValueError, match="counter must hold words of at least 0 and below 2\\*\\*32, got 4294967296"):
         threefry4x32((2**32, 0, 0, 0), (0,) * 4)
+    with pytest.raises(TypeError, match="counter must be an integer or a sequence of integers, got object"):
+        threefry4x32(object(), (0,) * 4)
     with pytest.raises(ValueError, match="key must hold words of at least 0"):
         threefry4x32((0,) * 4, (0, 0, 0, 2**70))
 
@@ -314,6 +316,12 @@ def test_numpy_generator(dtype):
         (lambda: fastnn.Generator(0).normal(3, std="1"), TypeError, "std must be a number, got str"),
         (lambda: fastnn.Generator(0).normal(3, std=-1), ValueError, "std must be finite and at least 0, got -1"),
         (lambda: fastnn.Generator(0).normal(3, np.inf), ValueError, "mean must be finite, got inf"),
+        (lambda: fastnn.Generator(0).uniform((2, -1)), ValueError, r"shape must be .*, got \(2, -1\): negative"),
+        (lambda: fastnn.Generator(0).normal(2.5), TypeError, "shape must be an integer or a sequence .*, got 2.5"),
+        (lambda: fastnn.Generator(0).words((2**40, 2**40)), ValueError, "shape must be .*not too many elements"),
+        (lambda: fastnn.Generator(0).spawn(-1), ValueError, "n must be at least 0 and below 2\\*\\*32, got -1"),
+        (lambda: fastnn.Generator(0).spawn(2.0), TypeError, "n must be an integer, got float"),
+        (lambda: fastnn.Generator(0).load_state_dict(None), TypeError, "d must be a mapping .*, got NoneType"),
         (lambda: as_generator("x"), TypeError, "rng must be a fastnn.Generator"),
         (lambda: as_generator(True), TypeError, "rng must be a fastnn.Generator"),
     ],

@@ -182,6 +182,9 @@ def test_steps_refused(schedule):
     for bad in (10**400, [1, 10**400]):
         with pytest.raises(ValueError, match="step must be a number that float64 holds"):
             schedule(bad)
+    for wrong in ("soon", object(), ["a"], [[1], [2, 3]]):
+        with pytest.raises(TypeError, match="step must be a number or an array of numbers, got"):
+            schedule(wrong)
 
 
 @each
@@ -387,6 +390,10 @@ def test_plateau_drives_like_a_schedule():
     assert plateau.update(1.0) == plateau(1000) == plateau.lr == 0.05
     with pytest.raises(AttributeError):
         plateau.lr = 1.0
+    for wrong in ("1", None, [1.0]):
+        with pytest.raises(TypeError, match="metric must be a number, got"):
+            plateau.update(wrong)
+    assert plateau.state_dict()["num_bad_epochs"] == 0
 
 
 def test_plateau_resumes_from_its_state():

@@ -5,7 +5,7 @@ Everything public passes its arrays through here; errors name the parameter, wha
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,15 @@ def integers(value: Any, name: str) -> tuple[int, ...]:
         return tuple(map(operator.index, value))
     except TypeError:
         raise TypeError(f"{name} must be an integer or a sequence of integers, got {type(value).__name__}") from None
+
+
+def empty(shape: Any, dtype: np.dtype[Any] | type, make: Callable[..., Array] = np.empty) -> Array:
+    """A new array of a shape that a user gave; `make` may be `numpy.zeros`."""
+    try:
+        return make(shape, dtype)
+    except (TypeError, ValueError) as error:
+        allowed = "shape must be an integer or a sequence of integers of at least 0, not too many elements in all"
+        raise type(error)(f"{allowed}, got {shape!r}: {error}") from None
 
 
 def vector(value: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array | None:

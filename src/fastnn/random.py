@@ -10,7 +10,7 @@ import math
 import operator
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -99,7 +99,7 @@ class Generator(_kernels.StreamCounter):
         array([[ 0.37743247,  0.4655639 ],
                [ 0.10375261, -0.46171474]], dtype=float32)
         """
-        out = np.empty(shape, _float_type(dtype))
+        out = _arrays.empty(shape, _float_type(dtype))
         low, high = _arrays.number(low, "low"), _arrays.number(high, "high")
         if not low <= high:
             raise ValueError(f"low must not be more than high, got low={low}, high={high}")
@@ -137,7 +137,7 @@ class Generator(_kernels.StreamCounter):
         >>> fastnn.Generator(1).normal(3)
         array([ 0.0643913 , -0.24539444, -1.085436  ], dtype=float32)
         """
-        out = np.empty(shape, _float_type(dtype))
+        out = _arrays.empty(shape, _float_type(dtype))
         mean, std = _arrays.number(mean, "mean"), _arrays.number(std, "std")
         if not math.isfinite(mean):
             raise ValueError(f"mean must be finite, got {mean}")
@@ -155,7 +155,7 @@ class Generator(_kernels.StreamCounter):
         >>> fastnn.Generator(0).words(2)
         array([1394376271, 3330432074], dtype=uint32)
         """
-        out = np.empty(shape, np.uint32)
+        out = _arrays.empty(shape, np.uint32)
         _kernels.fill_words(out, self.seed, self.take())
         return out
 
@@ -182,7 +182,10 @@ class Generator(_kernels.StreamCounter):
         >>> fastnn.Generator(1).spawn(2)
         [Generator(seed=..., stream=0), Generator(seed=..., stream=0)]
         """
-        words = self.words((operator.index(n), 2)).astype(np.uint64)
+        count = _arrays.integer(n, "n")
+        if not 0 <= count < 2**32:  # before a stream is taken
+            raise ValueError(f"n must be at least 0 and below 2**32, got {count}")
+        words = self.words((count, 2)).astype(np.uint64)
         return [type(self)(int(high << np.uint64(32) | low)) for high, low in words]
 
     def state_dict(self) -> dict[str, int]:
@@ -196,7 +199,7 @@ class Generator(_kernels.StreamCounter):
         """
         return {"seed": self.seed, "stream": self.stream}
 
-    def load_state_dict(self, d: dict[str, Any]) -> None:
+    def load_state_dict(self, d: Mapping[str, Any]) -> None:
         """Take up the state `d`, a mapping as `state_dict` returns it (arrays of one element will do as numbers).
 
         Raises
@@ -213,6 +216,8 @@ class Generator(_kernels.StreamCounter):
         >>> bool((a.uniform(5) == b.uniform(5)).all())
         True
         """
+        if not isinstance(d, Mapping):
+            raise TypeError(f"d must be a mapping as state_dict returns it, got {type(d).__name__}")
         if set(d) != {"seed", "stream"}:
             raise ValueError(f"a generator's state has the keys seed and stream, got {sorted(d)}")
         self._set(_word(d["seed"], "seed"), _word(d["stream"], "stream"))
@@ -358,7 +363,7 @@ def threefry4x32(counter: Sequence[int], key: Sequence[int], rounds: int = 20) -
     if not 0 <= count <= 20:
         raise ValueError(f"rounds must be between 0 and 20, got {count}")
     for name, words in (("counter", counter), ("key", key)):
-        for word in words:
-            if not 0 <= _arrays.integer(word, name) < 2**32:
+        for word in _arrays.integers(words, name):
+            if not 0 <= word < 2**32:
                 raise ValueError(f"{name} must hold words of at least 0 and below 2**32, got {word}")
     return _kernels.threefry4x32(counter, key, count)

@@ -171,7 +171,7 @@ def zeros(shape: Shape, *, dtype: npt.DTypeLike = np.float32) -> Array:
     >>> init.zeros(2)
     array([0., 0.], dtype=float32)
     """
-    return np.zeros(shape, real_type(dtype))
+    return _arrays.empty(shape, real_type(dtype), np.zeros)
 
 
 def ones(shape: Shape, *, dtype: npt.DTypeLike = np.float32) -> Array:
@@ -192,7 +192,7 @@ def ones(shape: Shape, *, dtype: npt.DTypeLike = np.float32) -> Array:
 
 
 def _filled(shape: Shape, value: float, dtype: npt.DTypeLike) -> Array:
-    result = np.empty(shape, real_type(dtype))
+    result = _arrays.empty(shape, real_type(dtype))
     _kernels.fill_constant(result, value)
     return result
 

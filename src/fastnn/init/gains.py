@@ -1,7 +1,6 @@
 """What an initialiser's variance depends on: how many values a unit adds up, and what its nonlinearity does."""
 
 import math
-import operator
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +24,7 @@ def finite(value: float, name: str) -> float:
 
 def sizes_of(shape: Sequence[int]) -> list[int]:
     """The lengths of a weight's axes, which an array can have."""
-    sizes = [operator.index(size) for size in shape] if isinstance(shape, Sequence) else [operator.index(shape)]
+    sizes = list(_arrays.integers(shape, "shape"))
     if len(sizes) < 2 or min(sizes) < 0:
         raise ValueError(f"shape must have two axes or more, none negative, got {tuple(sizes)}")
     if math.prod(max(size, 1) for size in sizes) > sys.maxsize:
@@ -73,7 +72,7 @@ def fans(shape: Sequence[int], layout: str = "oi", groups: int = 1) -> tuple[int
     check_choice(layout, "layout", ("oi", "io"))
     sizes = sizes_of(shape)
     n_out, n_in, *kernel = sizes if layout == "oi" else sizes[::-1]
-    groups = operator.index(groups)
+    groups = _arrays.integer(groups, "groups")
     if groups < 1 or n_out % groups:
         raise ValueError(f"groups must be at least 1 and divide the {n_out} outputs, got {groups}")
     area = math.prod(kernel)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import random
+from fastnn import _arrays, random
 
 Array = npt.NDArray[Any]
 
@@ -164,6 +164,8 @@ def audit(model: Trainable, x: Array, dy: Array | None = None) -> Audit:
     5      ReLU    1.08e-05  0.0237  vanishing  4.81e-01
     mean                     0.0255  vanishing            0.0253  vanishing
     """
+    x = _arrays.floating(x, "x")
+    dy = None if dy is None else _arrays.floating(dy, "dy")
     layers = list(_layers(copy.deepcopy(model).train()))
     forward, backward = [], []
     with np.errstate(over="ignore", invalid="ignore"):  # an exploding network is a finding, not an accident

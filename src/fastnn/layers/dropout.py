@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from fastnn import _arrays
 from fastnn.functional.dropout import (
     DropoutContext,
     NoiseContext,
@@ -67,7 +68,7 @@ class Dropout(Layer):
         check_rule(p, True, mode)
         self.p = p
         self.mode: Mode = mode
-        self.broadcast_axes = broadcast_axes
+        self.broadcast_axes = _arrays.integers(broadcast_axes, "broadcast_axes")
         self.generator = generator
 
     def _evaluate(self, x: Array) -> Array:

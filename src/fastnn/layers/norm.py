@@ -76,7 +76,7 @@ class LayerNorm(AffineNorm):
 
 
 def _shape(normalized_shape: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, ...]:
-    sizes = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
+    sizes = _arrays.integers(normalized_shape, "normalized_shape")
     if not sizes:
         raise ValueError("normalized_shape must not be empty")
     return tuple(at_least_one(size, "normalized_shape") for size in sizes)

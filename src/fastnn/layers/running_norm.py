@@ -46,6 +46,8 @@ class RunningNorm(AffineNorm):
         self.num_features = at_least_one(num_features, "num_features")
         self.eps = _arrays.number(eps, "eps")
         self.momentum = None if momentum is None else _arrays.number(momentum, "momentum")
+        if self.momentum is not None and not math.isfinite(self.momentum):
+            raise ValueError(f"momentum must be a finite number or None, got {momentum}")
         self.channel_axis = _arrays.integer(channel_axis, "channel_axis")
         self.track_running_stats = bool(track_running_stats)
         self._set_parameters((self.num_features,), affine, affine, dtype)
@@ -84,6 +86,8 @@ class RunningNorm(AffineNorm):
             pass
         x = _arrays.array(x, "input")
         shape = x.shape
+        if not shape:
+            raise ValueError("input must have a batch axis and a channel axis, got shape ()")
         if -len(shape) <= self.channel_axis < len(shape) and shape[self.channel_axis] != self.num_features:
             raise ValueError(
                 f"input must have num_features = {self.num_features} channels on axis {self.channel_axis}, "

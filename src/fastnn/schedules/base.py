@@ -133,6 +133,10 @@ class Schedule(ABC):
             steps = np.asarray(step, np.float64)
         except OverflowError:
             raise ValueError("step must be a number that float64 holds, got a larger integer") from None
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"step must be a number or an array of numbers, got {type(step).__name__}: {error}"
+            ) from None
         if not (steps >= 0).all():
             raise ValueError(f"step must be at least 0, got {step}")
         values = self._at(steps.reshape(-1))

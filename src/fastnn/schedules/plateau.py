@@ -97,7 +97,10 @@ class ReduceOnPlateau:
 
     def update(self, metric: float) -> float:
         """Take in the metric of one more epoch (NaN is no improvement) and return the learning rate from here on."""
-        value = float(metric)
+        try:
+            value = math.ldexp(metric, 0)  # no string is a number
+        except TypeError:
+            raise TypeError(f"metric must be a number, got {type(metric).__name__}") from None
         if self._improves(value):
             self._best, self._num_bad = value, 0
         else:
