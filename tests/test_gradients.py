@@ -1,7 +1,9 @@
 """Accumulation and gradient statistics against direct sums in long double and against per-sample gradients."""
 
+import copy
 import functools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -344,3 +346,45 @@ def test_full_gradient_checks_its_arguments():
         gradients.full_gradient(model, F.cross_entropy, data, 0)
     with pytest.raises(TypeError, match="loss must be a function with companions"):
         gradients.full_gradient(model, np.sum, data, 2)
+    for size in (None, 2.5, "2"):
+        with pytest.raises(TypeError, match="batch_size must be an integer, got"):
+            gradients.full_gradient(model, F.cross_entropy, data, size)
+    with pytest.raises(TypeError, match="data must be a pair of arrays"):
+        gradients.full_gradient(model, F.cross_entropy, data[0], 2)
+    with pytest.raises(ValueError, match=r"samples along the first axis, got shapes \(4, 2\) and \(\)"):
+        gradients.full_gradient(model, F.cross_entropy, (data[0], 3), 2)
+
+
+@pytest.mark.parametrize("weights", [(1e308, 1e308), (5e-324,)])
+def test_weights_beyond_their_range(weights):
+    p = fastnn.Parameter(np.ones(3))
+    accumulator = fastnn.GradientAccumulator([p], statistics=True)
+    for weight in weights[:-1]:
+        accumulator.add(weight)
+    p.grad[:] = 2
+    with pytest.raises(ValueError, match="weight must keep the weights' sum and its reciprocal finite, got"):
+        accumulator.add(weights[-1])
+    assert (p.grad == 2).all()
+    assert accumulator.weight == sum(weights[:-1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+def test_a_copy_goes_on_by_itself(dtype, copied):
+    """In the middle of a pass, with the statistics of one before."""
+    rng = np.random.default_rng(2)
+    microbatches = draw(rng, dtype, [(5,), (2, 3)], [1, 2, 3, 4])
+    parameters = make(dtype, [(5,), (2, 3)])
+    accumulator = fastnn.GradientAccumulator(parameters, statistics=True)
+    accumulate(accumulator, parameters, microbatches[:2])
+    accumulator.finish()
+    accumulate(accumulator, parameters, microbatches[1:3])
+    twins, twin = copied((parameters, accumulator))
+    for these, one in ((parameters, accumulator), (twins, twin)):
+        accumulate(one, these, microbatches[3:])
+        one.finish()
+    for p, q in zip(parameters, twins):
+        assert p.grad is not q.grad
+        np.testing.assert_array_equal(p.grad, q.grad)
+        assert p.grad.any()
+    assert (twin.trace_cov, twin.noise_scale_average) == (accumulator.trace_cov, accumulator.noise_scale_average)

@@ -24,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "_files": set(),
     "_minifloat": set(),
     "_losses": set(),
-    "_parameters": KERNELS,
+    "_parameters": KERNELS | {"_arrays"},
     "schedules": set(),
     "layers.base": set(),
     "_threads": KERNELS,

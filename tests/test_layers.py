@@ -173,6 +173,33 @@ def test_a_state_must_be_a_mapping():
         fastnn.Linear(2, 3).load_state_dict([1])
 
 
+@pytest.mark.parametrize("reason", ["read-only", "too large for the dtype"])
+def test_a_state_is_loaded_whole_or_not_at_all(reason):
+    layer = fastnn.Linear(2, 3, rng=0)
+    state = {"weight": np.zeros((3, 2)), "bias": np.zeros(3)}
+    if reason == "read-only":
+        layer.bias.data.flags.writeable = False
+        error, message = ValueError, "the layer's bias must be writeable, got a read-only array"
+    else:
+        state["bias"][1] = 1e300
+        error, message = RuntimeWarning, "overflow"
+    before = layer.state_dict()
+    with pytest.raises(error, match=message):
+        layer.load_state_dict(state)
+    assert all((array == before[name]).all() for name, array in layer.state_dict().items())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_in_a_mode_for_a_while(training):
+    model = fastnn.Sequential(fastnn.Linear(3, 3), fastnn.BatchNorm(3).eval(), fastnn.Dropout())
+    with pytest.raises(ZeroDivisionError), model.in_mode(training):
+        assert [layer.training for _, layer in model.named_layers()] == [training] * 4
+        model(np.ones((2, 3), np.float32))
+        raise ZeroDivisionError
+    assert [layer.training for _, layer in model.named_layers()] == [True, True, False, True]
+    assert not model._contexts
+
+
 def test_slices_keep_the_names():
     model = fastnn.Sequential(fastnn.ReLU(), fastnn.Linear(3, 4), fastnn.Sequential({"head": fastnn.Linear(4, 2)}))
     assert list(model[1:].state_dict()) == ["1.weight", "1.bias", "2.head.weight", "2.head.bias"]

@@ -1,7 +1,9 @@
 """SGD against its formula in long double, and against PyTorch and Optax."""
 
+import copy
 import math
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -245,6 +247,22 @@ def test_hyper_parameters_follow_schedules():
     assert seen == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("bad", "error"), [(math.nan, ValueError), ("x", TypeError), (None, TypeError)])
+@pytest.mark.parametrize("name", ["lr", "momentum", "dampening", "weight_decay"])
+def test_a_bad_value_set_in_a_group_changes_nothing(name, bad, error):
+    p = fastnn.Parameter(np.ones(3))
+    optimizer = fastnn.SGD([p], 0.1, 0.9)
+    p.grad[:] = 1
+    optimizer.step()
+    optimizer.param_groups[0][name] = bad
+    before, state = p.data.copy(), optimizer.state_dict()
+    with pytest.raises(error, match=f"{name} must be"):
+        optimizer.step()
+    np.testing.assert_array_equal(p.data, before)
+    np.testing.assert_array_equal(optimizer.state_dict()["momentum.0"], state["momentum.0"])
+    assert optimizer.steps == 1
+
+
 def test_a_schedule_may_have_state():
     plateau = schedules.ReduceOnPlateau(0.5, patience=0)
     optimizer = fastnn.SGD([fastnn.Parameter(np.ones(1))], lr=plateau)
@@ -287,6 +305,7 @@ Q = fastnn.Parameter(np.ones((1, 1)))
         ([P], {"lr": -0.1}, ValueError, "lr must be finite and at least 0, got -0.1"),
         ([P], {"lr": np.array([0.1, 0.2])}, ValueError, r"lr must be one number, got an array of shape \(2,\)"),
         ([P], {"lr": "fast"}, TypeError, "lr must be a number, got str"),
+        ([P], {"lr": 10**400}, ValueError, "lr must be a number that float64 holds, got a larger integer"),
         ([P], {"momentum": -0.5}, ValueError, "momentum must be finite and at least 0, got -0.5"),
         ([P], {"weight_decay": math.nan}, ValueError, "weight_decay"),
         ([P], {"dampening": math.inf}, ValueError, "dampening must be finite, got inf"),
@@ -560,12 +579,49 @@ def test_states_that_do_not_fit_change_nothing():
         ({**good, "momentum.2": np.ones(1)}, r"unexpected keys \['momentum.2'\]"),
         ({**good, "momentum.1": np.ones(3, np.float32)}, r"momentum.1 must have shape \(4,\) .* got \(3,\)"),
         ({**good, "momentum.1": np.ones(4)}, "momentum.1 must have .* dtype float32, got .* float64"),
+        ({**good, "momentum.1": [1.0, 2.0]}, "momentum.1 must have shape"),
         ({**good, "steps": -1}, "steps must be finite and at least 0"),
+        ({**good, "steps": 1.5}, "steps must be an integer, got 1.5"),
     ]
     for state, message in cases:
         with pytest.raises(ValueError, match=message):
             optimizer.load_state_dict(state)
         assert all(np.array_equal(value, good[key]) for key, value in optimizer.state_dict().items())
+
+
+def test_a_state_is_a_mapping():
+    with pytest.raises(TypeError, match="d must be a mapping as state_dict returns it, got list"):
+        fastnn.SGD(make([(3,)])[0], 0.1).load_state_dict([])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+def test_a_copy_goes_on_by_itself(copied):
+    """A snapshot of model and optimiser together takes the same steps, and neither disturbs the other."""
+    parameters, rng = make([(3, 5), (7,)])
+    optimizer = fastnn.SGD(parameters, 0.1, 0.9, weight_decay=0.01, constraint=MaxRowNorm(1.0))
+    renew(parameters, rng)
+    optimizer.step()
+    twins, twin = copied((parameters, optimizer))
+    steps = [[rng.standard_normal(p.data.shape) for p in parameters] for _ in range(2)]
+    for these, one in ((parameters, optimizer), (twins, twin)):
+        for gradients in steps:
+            for p, gradient in zip(these, gradients):
+                p.grad[...] = gradient
+            one.step()
+    for p, q in zip(parameters, twins):
+        assert p.data is not q.data
+        np.testing.assert_array_equal(p.data, q.data)
+    assert twin.steps == optimizer.steps == 3
+
+
+@pytest.mark.parametrize("array", [np.ones(4000, np.float32), np.ones(2000)])
+def test_a_copy_needs_parameters_that_fit_their_state(array):
+    p = fastnn.Parameter(np.ones(2000, np.float32))
+    optimizer = fastnn.SGD([p], 0.1, 0.9)
+    optimizer.step()
+    p.data, p.grad = array, array
+    with pytest.raises(ValueError, match="parameters must have the sizes and dtypes that they had at first"):
+        copy.deepcopy(optimizer)
 
 
 def test_states_are_copies():

@@ -240,6 +240,41 @@ def test_multiprocessing_by_fork():
     assert done.stdout.split() == ["fine"], done.stderr
 
 
+OPTIMIZER = """
+import sys, threading, numpy as np, fastnn
+sys.setswitchinterval(1e-6)
+fastnn.set_num_threads(2)
+STEPS, THREADS = 3, 4
+for trial in range(60):
+    wide = trial % 2  # arrays that kernels take as they are, and others, which they take as copies
+    parameters = [fastnn.Parameter(np.ones((100_000, 1 + wide), np.float32)[:, 0]) for _ in range(4)]
+    optimizer = fastnn.SGD(parameters, lr=2.0**-10, momentum=0.5)
+    accumulator = fastnn.GradientAccumulator(parameters, statistics=True)
+    def work(k):
+        for _ in range(STEPS):
+            optimizer.step()
+            fastnn.optim.clip_grad_norm(parameters, 1.0)
+            accumulator.add(1.0)
+            optimizer.zero_grad()
+            if k == 0:
+                optimizer.load_state_dict(optimizer.state_dict())
+                accumulator._bind()
+    team = [threading.Thread(target=work, args=(k,)) for k in range(THREADS)]
+    for thread in team:
+        thread.start()
+    for thread in team:
+        thread.join()
+    assert all((p.data == 1).all() for p in parameters)
+print("fine")
+"""
+
+
+def test_an_optimizer_shared_by_threads_keeps_its_memory_whole():
+    """The first step, which makes the buffers, most of all. All gradients are zeros, so that every order is right."""
+    done = run(OPTIMIZER, MALLOC_MMAP_THRESHOLD_="65536")  # glibc unmaps what is freed: who still uses it ends
+    assert done.stdout.split() == ["fine"], done.stderr
+
+
 def test_evaluation_in_many_threads_gives_the_same_bits():
     """Layers in evaluation mode and generators are shared by threads; every operation runs beside every other."""
     import concurrent.futures

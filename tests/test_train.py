@@ -373,6 +373,49 @@ def test_the_mode_is_as_it_was():
     assert model.training
 
 
+FROZEN = [True, True, False, True, True, True]  # modes of noisy_net and its layers, the batch norm in evaluation
+
+
+def failing(output, target):
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, x, y: predict(model, x),
+        lambda model, x, y: evaluate(model, F.cross_entropy, (x, y)),
+        lambda model, x, y: evaluate(model, (failing, failing), (x, y)),
+        lambda model, x, y: fastnn.full_gradient(model, F.cross_entropy, (x, y), 16),
+        lambda model, x, y: fastnn.full_gradient(model, (failing, failing), (x, y), 16),
+        lambda model, x, y: fit(model, F.cross_entropy, fastnn.SGD(model.parameters()), (x, y), 1),
+        lambda model, x, y: fit(model, (failing, failing), fastnn.SGD(model.parameters()), (x, y), 1),
+    ],
+)
+def test_every_layer_is_in_its_own_mode_afterwards(call):
+    """Also while an error is still held: its traceback keeps what ran alive."""
+    model, error = noisy_net(fastnn.Generator(0)), None
+    model[1].eval()
+    try:
+        call(model, *blobs())
+    except ZeroDivisionError as caught:
+        error = caught
+    assert [layer.training for _, layer in model.named_layers()] == FROZEN, error
+
+
+def test_the_optimizer_is_the_model_s():
+    model, other = fastnn.Linear(5, 3, rng=0), fastnn.Linear(5, 3, rng=0)
+    with pytest.raises(ValueError, match="optimizer must hold parameters of the model, got none of them"):
+        fit(model, F.cross_entropy, fastnn.SGD(other.parameters()), blobs(), 1)
+    fit(model, F.cross_entropy, fastnn.SGD([model.bias, *other.parameters()]), blobs(), 1)  # some will do
+
+
+@pytest.mark.parametrize("x", [None, 3.0, np.ones((), np.float32), np.ones((0, 5), np.float32)])
+def test_predict_needs_samples(x):
+    with pytest.raises(ValueError, match="x must hold at least one sample, got shape"):
+        predict(fastnn.Linear(5, 3), x)
+
+
 # -- progress --------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import _kernels
+from fastnn import _arrays, _kernels
 
 Array = npt.NDArray[Any]
 
@@ -84,6 +84,8 @@ def table_of(params: Parameters, by_rows: bool = False) -> _kernels.TensorTable:
 def number(value: Any, name: str, least: float = 0.0) -> float:
     """`value` as a finite float of at least `least`; one-element arrays and tensors count as numbers."""
     array = np.asarray(value)
+    if array.dtype == object and isinstance(value, int):  # more than 64 bits
+        return number(_arrays.number(value, name), name, least)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if array.size != 1:

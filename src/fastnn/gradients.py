@@ -1,11 +1,12 @@
 """Gradients of many samples from gradients of few: accumulation over microbatches, and what their spread tells."""
 
+import contextlib
 import math
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fastnn import _kernels
+from fastnn import _arrays, _kernels
 from fastnn._losses import companions
 from fastnn._parameters import Array, Parameter, Parameters, collect, labels, number, table
 from fastnn.random import Generator, as_generator
@@ -99,9 +100,12 @@ class GradientAccumulator:
         Raises
         ------
         ValueError
-            If `weight` is negative or not finite.
+            If `weight` is negative or not finite, or the sum of weights would leave the range of float64.
         """
         weight = number(weight, "weight")
+        total = self.weight + weight
+        if weight > 0.0 and not 0.0 < 1.0 / total < math.inf:
+            raise ValueError(f"weight must keep the weights' sum and its reciprocal finite, got {weight}")
         if weight == 0.0:
             _kernels.zero_gradients(self._table)
         elif self.skip_nonfinite and not math.isfinite(_kernels.gradient_norm(self._table)):
@@ -109,7 +113,7 @@ class GradientAccumulator:
             self.skipped += 1
         else:
             _kernels.accumulator_add(self._table, weight, self.weight)
-            self.weight += weight
+            self.weight = total
             self.count += 1
 
     def finish(self) -> None:
@@ -231,12 +235,10 @@ def _ratio(numerator: float, denominator: float) -> float:
 class Model(Protocol):
     """What `full_gradient` needs of a model: the protocol of `fastnn.layers.Layer`."""
 
-    training: bool
-
     def __call__(self, x: Array, /) -> Array: ...
     def backward_parameters(self, dy: Array, /) -> None: ...
     def parameters(self) -> list[Any]: ...
-    def train(self, mode: bool = True) -> Any: ...
+    def in_mode(self, training: bool) -> contextlib.AbstractContextManager[None]: ...
     def zero_grad(self) -> None: ...
 
 
@@ -249,7 +251,8 @@ def full_gradient(model: Model, loss: Any, data: tuple[Array, Array], batch_size
     Parameters
     ----------
     model : Layer
-        Run in training mode, which is restored afterwards: dropout is active, and batch norm normalises by each batch.
+        Run in training mode (dropout is active, and batch norm normalises by each batch); afterwards every layer is in
+        the mode that it was in before.
     loss : function or pair of functions
         Such as ``F.cross_entropy``, a `functools.partial` of one, or a pair (forward, backward); a mean over samples.
     data : (inputs, targets)
@@ -279,24 +282,25 @@ def full_gradient(model: Model, loss: Any, data: tuple[Array, Array], batch_size
     >>> bool(np.allclose(one[0], two[0], rtol=1e-14))
     True
     """
-    inputs, targets = data
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(f"data must be a pair of arrays (inputs, targets), got {type(data).__name__}")
+    inputs, targets = (_arrays.array(part, "data") for part in data)
+    if inputs.ndim == 0 or targets.ndim == 0:
+        raise ValueError(f"data must have samples along the first axis, got shapes {inputs.shape} and {targets.shape}")
     if len(inputs) != len(targets) or len(inputs) == 0:
         raise ValueError(f"data must have equally many inputs and targets, got {len(inputs)} and {len(targets)}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    size = _arrays.integer(batch_size, "batch_size")
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {size}")
     forward, backward = companions(loss)
     parameters: list[Parameter] = model.parameters()
     accumulator = GradientAccumulator(parameters)
-    mode = model.training
-    model.train()
-    try:
+    with model.in_mode(training=True):
         model.zero_grad()
-        for start in range(0, len(inputs), batch_size):
-            part = slice(start, start + batch_size)
+        for start in range(0, len(inputs), size):
+            part = slice(start, start + size)
             _, context = forward(model(inputs[part]), targets[part])
             model.backward_parameters(backward(1.0, context))
             accumulator.add(len(inputs[part]))
-    finally:
-        model.train(mode)
     accumulator.finish()
     return [parameter.grad for parameter in parameters]

@@ -360,6 +360,8 @@ class SGD:
         if buffered and not self._started[i]:
             self._allocate(i)
             dampening = 0.0
+        if type(dampening) is not float or not math.isfinite(dampening):
+            dampening = number(dampening, "dampening", -math.inf)
         return (
             _at(lr, self.steps, "lr"),
             _at(momentum, self.steps, "momentum"),
@@ -372,9 +374,9 @@ class SGD:
         )
 
     def _allocate(self, i: int) -> None:
-        """Momentum buffers of zeros for group `i`."""
+        """Momentum buffers of zeros for group `i`, unless an earlier step, not done yet or failed, has made them."""
         for k, parameter in enumerate(self._parameters):
-            if self._group_of[k] == i:
+            if self._group_of[k] == i and self._momentum[k] is None:
                 self._momentum[k] = np.zeros(parameter.data.shape, parameter.data.dtype)
         self._table.bind(0, self._momentum)
 
@@ -402,6 +404,8 @@ class SGD:
         ValueError
             Naming missing and unexpected keys, or the buffer whose shape or dtype does not fit.
         """
+        if not isinstance(d, Mapping):
+            raise TypeError(f"d must be a mapping as state_dict returns it, got {type(d).__name__}")
         keys = [f"momentum.{name}" for name in self._names]
         started = [False] * len(self.param_groups)
         for key, group in zip(keys, self._group_of):
@@ -413,15 +417,22 @@ class SGD:
         buffers: list[Array | None] = [None] * len(keys)
         for k, (key, parameter) in enumerate(zip(keys, self._parameters)):
             if key in d:
-                buffers[k] = np.array(d[key], order="C")
-                if (d[key].shape, d[key].dtype) != (parameter.data.shape, parameter.data.dtype):
+                buffer = buffers[k] = np.array(d[key], order="C")
+                if (buffer.shape, buffer.dtype) != (parameter.data.shape, parameter.data.dtype):
                     raise ValueError(
                         f"{key} must have shape {parameter.data.shape} and dtype {parameter.data.dtype}, "
-                        f"got {d[key].shape} and {d[key].dtype}"
+                        f"got {buffer.shape} and {buffer.dtype}"
                     )
-        steps, skipped = (int(number(d[key], key)) for key in ("steps", "skipped"))
+        steps, skipped = (_count(d[key], key) for key in ("steps", "skipped"))
         self.steps, self.skipped, self._started, self._momentum = steps, skipped, started, buffers
         self._table.bind(0, buffers)
+
+
+def _count(value: Any, name: str) -> int:
+    count = number(value, name)
+    if count != int(count):
+        raise ValueError(f"{name} must be an integer, got {count}")
+    return int(count)
 
 
 def _groups(params: Any, defaults: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:

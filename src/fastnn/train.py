@@ -1,9 +1,11 @@
 """The training loop: shuffled minibatches, accumulation, evaluation, a history of plain arrays, exact resumption."""
 
+import collections.abc
+import contextlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,7 +160,7 @@ def _correct(output: Array, target: Array) -> float:
 
 
 def predict(model: Layer, x: Array, batch_size: int = 256) -> Array:
-    """The model's outputs for all of `x` in evaluation mode, computed in batches; the mode is restored after.
+    """The model's outputs for all of `x` in evaluation mode, computed in batches; each layer's mode is restored after.
 
     Parameters
     ----------
@@ -177,16 +179,13 @@ def predict(model: Layer, x: Array, batch_size: int = 256) -> Array:
     return np.concatenate([output for _, output in _outputs(model, x, batch_size)])
 
 
-def _outputs(model: Layer, x: Array, batch_size: int) -> Iterator[tuple[slice, Array]]:
-    size, mode = _check_count(batch_size, "batch_size"), model.training
-    if len(x) == 0:
+def _outputs(model: Layer, x: Array, batch_size: int) -> collections.abc.Generator[tuple[slice, Array], None, None]:
+    size = _check_count(batch_size, "batch_size")
+    if np.ndim(x) == 0 or len(x) == 0:
         raise ValueError(f"x must hold at least one sample, got shape {np.shape(x)}")
-    model.eval()
-    try:
+    with model.in_mode(training=False):
         for part in _parts(len(x), size):
             yield part, model(x[part])
-    finally:
-        model.train(mode)
 
 
 def evaluate(model: Layer, loss: Any, data: Data, batch_size: int = 256) -> Evaluation:
@@ -210,9 +209,10 @@ def evaluate(model: Layer, loss: Any, data: Data, batch_size: int = 256) -> Eval
     forward = companions(loss).forward
     x, y = _check_data(data, "data")
     total, correct = 0.0, 0.0
-    for part, output in _outputs(model, x, batch_size):
-        total += float(forward(output, y[part])[0]) * len(output)
-        correct += _correct(output, y[part])
+    with contextlib.closing(_outputs(model, x, batch_size)) as outputs:  # restores the modes also where the loss fails
+        for part, output in outputs:
+            total += float(forward(output, y[part])[0]) * len(output)
+            correct += _correct(output, y[part])
     return Evaluation(total / len(x), correct / len(x))
 
 
@@ -271,7 +271,7 @@ def fit(
     Parameters
     ----------
     model : Layer
-        Trained in place; in training mode afterwards as it was before.
+        Trained in place, all layers in training mode; afterwards each is in the mode that it was in before.
     loss : function or pair of functions
         The mean loss of a minibatch: a function of `fastnn.functional` such as ``F.cross_entropy``, a
         `functools.partial` of one, or ``(forward, backward)`` with ``forward(output, target) -> (loss, ctx)`` and
@@ -352,6 +352,10 @@ def fit(
     _check_kind(source, "generator", Generator)
     _check_kind(augment, "augment", Callable | None)
     _check_kind(callback, "callback", Callable | None)
+    parameters = model.parameters()
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if trained.isdisjoint(map(id, parameters)):
+        raise ValueError("optimizer must hold parameters of the model, got none of them")
     recorder, position = Recorder(), Position()
     settings = {"samples": len(x), "batch_size": batch_size, "accumulation": accumulation}
     run = Run(model, optimizer, generators(model, source), recorder, settings)
@@ -366,13 +370,10 @@ def fit(
         if checkpoint is not None:
             run.save(checkpoint, position, metadata)
 
-    parameters = model.parameters()
     accumulator = GradientAccumulator(parameters)
     steps = _parts(len(x), batch_size * accumulation)
     bar = Bar(progress, total=epochs * len(steps), done=len(recorder.steps))
-    mode = model.training
-    model.train()
-    try:
+    with contextlib.closing(bar), model.in_mode(training=True):
         for epoch in range(position.epoch, epochs):
             order = source.permutation(len(x)) if position.order is None else position.order
             for index in range(position.step, len(steps)):
@@ -402,9 +403,6 @@ def fit(
             save(position)
             if stop:
                 break
-    finally:
-        bar.close()
-        model.train(mode)
     return recorder.history()
 
 

@@ -8,7 +8,7 @@ cdef enum:
 cdef struct Tensor:
     void* data           # (size,) of the parameter, or of a contiguous copy of it
     void* grad           # (size,) likewise
-    void* state[STATES]  # bound by the owner; NULL where there is none
+    void* state[STATES]  # (size,) as bound by the owner; NULL where there is none
     Py_ssize_t size
     Py_ssize_t row       # elements in one row (index 0 fixed); 0 for fewer than two dimensions
     int group            # which parameter group
@@ -44,14 +44,20 @@ cdef class TensorTable:
     cdef readonly int groups
     cdef list parameters
     cdef list names
+    cdef bint by_rows
+    cdef bint busy       # whether a call is at work on it
     cdef list held       # the arrays that the pointers lead into
+    cdef list bound      # likewise, of the states: what `states` was when the pointers were set
     cdef list copies     # (array, contiguous copy) pairs to write back
-    cdef list states
+    cdef list states     # as bound, a list for each slot or None; never changed, but replaced
 
-    # Reads every parameter's arrays anew, since users may replace them between calls; raises before anything changes.
+    # What a call works on: this table, or a twin while another thread's call is at work on it. Reads every parameter's
+    # arrays anew, since users may replace them between calls; raises before anything changes.
+    cdef TensorTable ready(self, bint write_data, bint write_grad)
     cdef int refresh(self, bint write_data, bint write_grad) except -1
+    cdef list forms(self)
     cdef tuple usable(self, Py_ssize_t i, object data, object grad, bint write_data, bint write_grad)
-    # Copies results into the arrays that kernels could not write directly.
-    cdef int write_back(self) except -1
+    # Ends the call: copies results into the arrays that kernels could not write directly.
+    cdef int done(self) except -1
     # Sum of the partial sums of column 0 or 1 in the order of pieces.
     cdef double total(self, int column) noexcept nogil

@@ -8,6 +8,9 @@ Design
   (C) With `by_rows` pieces hold whole rows, so that a row's norm is known while the row is in cache.
   (D) An array that kernels cannot use directly (strided, byte-swapped, misaligned) is worked on as a contiguous copy
       and written back: rare, correct, and no concern of the kernels.
+  (E) A call has the table's pointers, partial sums and copies for itself, and its arrays live till it is done: one that
+      comes while another thread is at work gets a twin. What they write into the same arrays is theirs to order, as
+      with NumPy's operations in place; that memory stays whole is ours.
 """
 
 cimport numpy as cnp
@@ -40,7 +43,7 @@ cdef class TensorTable:
         cdef Tensor* tensor
         cdef Piece* piece
         self.tensors = len(parameters)
-        self.parameters, self.names = parameters, names
+        self.parameters, self.names, self.by_rows = parameters, names, by_rows
         self.groups = 1 + max(groups, default=-1)
         self.held = [None] * (2 * self.tensors)
         self.copies = []
@@ -88,14 +91,50 @@ cdef class TensorTable:
 
     def bind(self, int slot, list arrays):
         """Make `arrays` (contiguous, as the owner allocated them; None where absent) the parameters' state `slot`."""
+        states = self.states.copy()     # a call at work goes by the old list, and keeps its arrays
+        states[slot] = list(arrays)
+        self.states = states
+
+    def __reduce__(self):
         cdef Py_ssize_t i
-        for i in range(self.tensors):
-            self.table.tensors[i].state[slot] = NULL if arrays[i] is None else cnp.PyArray_DATA(arrays[i])
-        self.states[slot] = list(arrays)
+        groups = [self.table.tensors[i].group for i in range(self.tensors)]
+        return TensorTable, (self.parameters, self.names, groups, self.by_rows), (self.forms(), self.states)
+
+    def __setstate__(self, tuple state):
+        forms, states = state
+        if forms != self.forms():   # then the states do not fit
+            raise ValueError("parameters must have the sizes and dtypes that they had at first")
+        self.states = states
+
+    cdef list forms(self):
+        cdef Py_ssize_t i
+        return [(self.table.tensors[i].size, bool(self.table.tensors[i].wide)) for i in range(self.tensors)]
+
+    cdef TensorTable ready(self, bint write_data, bint write_grad):
+        cdef TensorTable table = self
+        if self.busy:
+            make, arguments, state = self.__reduce__()
+            table = make(*arguments)
+            table.__setstate__(state)
+        table.busy = True
+        try:
+            table.refresh(write_data, write_grad)
+        except BaseException:
+            table.busy = False
+            raise
+        return table
 
     cdef int refresh(self, bint write_data, bint write_grad) except -1:
         cdef Py_ssize_t i
+        cdef int slot
         cdef Tensor* tensor
+        if self.bound is not self.states:
+            self.bound = self.states
+            for slot in range(STATES):
+                arrays = self.bound[slot]
+                for i in range(self.tensors):
+                    array = None if arrays is None else (<list>arrays)[i]
+                    self.table.tensors[i].state[slot] = NULL if array is None else cnp.PyArray_DATA(array)
         self.copies.clear()
         for i in range(self.tensors):
             tensor = &self.table.tensors[i]
@@ -130,10 +169,13 @@ cdef class TensorTable:
             pair.append(work)
         return tuple(pair)
 
-    cdef int write_back(self) except -1:
-        for array, work in self.copies:
-            array[...] = work
-        self.copies.clear()
+    cdef int done(self) except -1:
+        try:
+            for array, work in self.copies:
+                array[...] = work
+        finally:
+            self.copies.clear()
+            self.busy = False
         return 0
 
     cdef double total(self, int column) noexcept nogil:

@@ -150,25 +150,23 @@ cdef void finish_task(void* arguments, Py_ssize_t block) noexcept nogil:
 # ---- entry points --------------------------------------------------------------------------------------------------
 
 def accumulator_add(TensorTable table, double weight, double before):
-    """Take the gradients as the mean of `weight` samples, after microbatches of `before` samples, and clear them.
-
-    """
+    """Take the gradients as the mean of `weight` samples, after microbatches of `before` samples, and clear them."""
     cdef Addition this
-    table.refresh(False, True)
+    table = table.ready(False, True)
     this.table, this.weight, this.first = table.table, weight, before == 0
     this.shrink = 0 if this.first else 1 / before
     this.spread = 0 if this.first else weight * (before / (weight + before))
     with nogil:
         parallel_for(add_task, &this, table.blocks, stream_work(6 * table.nbytes))
-    table.write_back()
+    table.done()
 
 
 def accumulator_finish(TensorTable table, double weight):
     """Write the mean over `weight` samples into the gradients and the sums; (Σ ḡ², Σ M2) with statistics."""
     cdef Finish this
-    table.refresh(False, True)
+    table = table.ready(False, True)
     this.table, this.weight = table.table, weight
     with nogil:
         parallel_for(finish_task, &this, table.blocks, stream_work(4 * table.nbytes))
-    table.write_back()
+    table.done()
     return table.total(0), table.total(1)

@@ -217,8 +217,7 @@ def sgd_step(TensorTable table, list groups, double clip_norm, bint skip_nonfini
     cdef bint buffered, nesterov, maximize, decoupled, skipped = False
     if len(groups) < table.groups:
         raise ValueError(f"groups must have at least {table.groups} entries, got {len(groups)}")
-    table.refresh(True, False)
-    step.table, step.row_norm, step.squares = table.table, row_norm, radius < INFINITY
+    step.row_norm, step.squares = row_norm, radius < INFINITY
     step.groups = <Group*>calloc(table.groups + 1, sizeof(Group))
     if step.groups == NULL:
         raise MemoryError
@@ -231,6 +230,8 @@ def sgd_step(TensorTable table, list groups, double clip_norm, bint skip_nonfini
             group.scale = -1 if maximize else 1
             group.decay = 0 if decoupled else weight_decay
             group.shrink = lr * weight_decay if decoupled else 0
+        table = table.ready(True, False)
+        step.table = table.table
         with nogil:
             if skip_nonfinite or clip_norm < INFINITY:
                 norm = norm_of(table, True, NAN)
@@ -244,65 +245,67 @@ def sgd_step(TensorTable table, list groups, double clip_norm, bint skip_nonfini
                     norm = norm_of(table, False, table.total(0))
                     if norm > radius:
                         run(table, SCALE, False, radius / norm)
+        table.done()
     finally:
         free(step.groups)
-    table.write_back()
     return not skipped
 
 
 def clip_gradients(TensorTable table, double limit):
     """Scale all gradients together to a norm of at most `limit`; the norm they had."""
     cdef double norm, factor
-    table.refresh(False, True)
+    table = table.ready(False, True)
     with nogil:
         norm = norm_of(table, True, NAN)
         factor = clip_factor(norm, limit)
         if factor != 1:
             run(table, SCALE, True, factor)
-    table.write_back()
+    table.done()
     return norm
 
 
 def gradient_norm(TensorTable table):
     """The norm of all gradients together."""
     cdef double norm
-    table.refresh(False, False)
+    table = table.ready(False, False)
     with nogil:
         norm = norm_of(table, True, NAN)
+    table.done()
     return norm
 
 
 def parameter_norm(TensorTable table):
     """The norm of all parameters together."""
     cdef double norm
-    table.refresh(False, False)
+    table = table.ready(False, False)
     with nogil:
         norm = norm_of(table, False, NAN)
+    table.done()
     return norm
 
 
 def project_ball(TensorTable table, double radius):
     """Scale all parameters together to a norm of at most `radius`."""
     cdef double norm
-    table.refresh(True, False)
+    table = table.ready(True, False)
     with nogil:
         norm = norm_of(table, False, NAN)
         if norm > radius:
             run(table, SCALE, False, radius / norm)
-    table.write_back()
+    table.done()
 
 
 def project_rows(TensorTable table, double bound):
     """Scale every row to a norm of at most `bound`; the table is one by rows."""
-    table.refresh(True, False)
+    table = table.ready(True, False)
     with nogil:
         run(table, BOUND_ROWS, False, bound)
-    table.write_back()
+    table.done()
 
 
 def zero_gradients(TensorTable table):
     """Fill all gradients with zeros."""
-    table.refresh(False, True)
+    table = table.ready(False, True)
     with nogil:
         run(table, ZERO, True, 0)
-    table.write_back()
+    table.done()

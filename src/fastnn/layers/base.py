@@ -1,5 +1,6 @@
 """What every layer is: parameters, buffers and children found by looking at its attributes, and one call protocol."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -190,6 +191,29 @@ class Layer:
         """Switch to evaluation mode; returns self."""
         return self.train(False)
 
+    @contextlib.contextmanager
+    def in_mode(self, training: bool) -> Iterator[None]:
+        """In a ``with`` block: this layer and all inside it in one mode; after it each in the mode that it had before.
+
+        Examples
+        --------
+        >>> import fastnn
+        >>> model = fastnn.Sequential(fastnn.Linear(2, 2), fastnn.BatchNorm(2).eval())
+        >>> with model.in_mode(training=False):
+        ...     model.training
+        False
+        >>> model.training, model[1].training
+        (True, False)
+        """
+        before = [(layer, layer.training) for _, layer in self.named_layers()]
+        self.train(training)
+        try:
+            yield
+        finally:
+            for layer, own in before:
+                layer.training = own
+                layer._contexts.clear()
+
     def zero_grad(self) -> None:
         """Fill every gradient with zeros."""
         for parameter in self.parameters():
@@ -244,9 +268,13 @@ class Layer:
             raise ValueError(f"state dict does not fit: missing keys {missing}, unexpected keys {unexpected}")
         loaded = {name: np.asarray(d[name]) for name in own if name in d}
         for name, array in loaded.items():
+            if not own[name].flags.writeable:
+                raise ValueError(f"the layer's {name} must be writeable, got a read-only array")
             if array.shape != own[name].shape:
                 raise ValueError(f"{name} must have shape {own[name].shape}, got {array.shape}")
             if array.dtype.kind not in "iuf" or not np.can_cast(array.dtype, own[name].dtype, "same_kind"):
                 raise TypeError(f"{name} must be convertible to {own[name].dtype}, got {array.dtype}")
+        # all are converted, which may fail, before the first is written
+        loaded = {name: array.astype(own[name].dtype, copy=False) for name, array in loaded.items()}
         for name, array in loaded.items():
             own[name][...] = array
