@@ -330,6 +330,25 @@ class TestOut:
         np.testing.assert_array_equal(x, expected)
 
     @operations
+    @pytest.mark.parametrize("at", ["start", "end"])
+    @pytest.mark.parametrize("which", ["weight", "bias", "mask"])
+    def test_over_another_operand(self, name, which, at):
+        op = OPERATIONS[name]
+        x, _, weight, bias = op.data(15, np.float32)
+        mask = np.random.default_rng(15).random(x.shape) < 0.7 if op.masks else None
+        operands = {"weight": weight, "bias": bias, "mask": mask}
+        if operands[which] is None:
+            pytest.skip(f"{name} has no {which}")
+        arguments = operands if op.masks else {"weight": weight, "bias": bias}
+        expected = op.plain(x, **arguments)
+        out, operand = np.zeros_like(x), operands[which]
+        place = out.reshape(-1).view(np.uint8)
+        place = place[: operand.nbytes] if at == "start" else place[-operand.nbytes :]
+        inside = place.view(operand.dtype).reshape(operand.shape)
+        inside[...] = operand
+        np.testing.assert_array_equal(op.plain(x, **{**arguments, which: inside}, out=out), expected)
+
+    @operations
     def test_partial_overlap_and_any_layout(self, name):
         op = OPERATIONS[name]
         x, _, weight, bias = op.data(14, np.float64)
