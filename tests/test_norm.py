@@ -318,6 +318,21 @@ class TestRunningStatistics:
         with pytest.raises(ValueError, match="running_"):
             F.batch_norm(x, None, None)
 
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_instances_that_count_nothing_or_one(self, dtype):
+        """The mean is over the instances that count something, the variance over those that have one."""
+        x = np.random.default_rng(3).standard_normal((4, 2, 9)).astype(dtype)
+        mask = np.ones((4, 2, 9), bool)
+        mask[0] = False
+        mask[1, :, 1:] = False
+        mean, variance = np.zeros(2, dtype), np.zeros(2, dtype)
+        F.instance_norm(x, mean, variance, momentum=1.0, mask=mask)
+        exact = x.astype(np.longdouble)
+        terms = np.stack([exact[1, :, 0], *exact[2:].mean(axis=2)])
+        variances = exact[2:].var(axis=2, ddof=1)
+        for actual, parts in ((mean, terms), (variance, variances)):  # four roundings of no more than Σ|parts|
+            assert (abs(actual - parts.mean(axis=0)) <= 2 * np.finfo(dtype).eps * abs(parts).sum(axis=0)).all()
+
 
 class TestOut:
     @dtypes
