@@ -9,7 +9,7 @@ from fastnn._kernels.columns cimport (
     FIRST, FIRST_LOW, SECOND, SECOND_LOW, SLIM, STRIP, Layout, put, strip_of, widen,
 )
 from fastnn._kernels.inlining cimport inlined
-from fastnn._kernels.lanes cimport add_product, add_term, dd, wide_deviation
+from fastnn._kernels.lanes cimport add_multiple, add_number, wide_deviation
 from fastnn._kernels.streaming cimport stream_end
 
 
@@ -22,7 +22,6 @@ cdef inline inlined strip_products(
     cdef Py_ssize_t stride = layout.stride
     cdef Py_ssize_t lanes = layout.lanes
     cdef Py_ssize_t j
-    cdef dd g
     cdef double sums[STRIP]
     cdef double products[STRIP]
     cdef double sums_low[STRIP]
@@ -43,7 +42,6 @@ cdef inline inlined strip_products(
         if floating is double:
             sums_low[j] = totals[FIRST_LOW * stride + j]
             products_low[j] = totals[SECOND_LOW * stride + j]
-    g.low = 0
     while rows > 0:
         if written:
             for j in range(width):
@@ -53,10 +51,10 @@ cdef inline inlined strip_products(
         widen(x, wide, width)
         widen(dy, upstream, width)
         for j in range(width):
-            g.high = upstream[j]
-            add_term(&sums[j], &sums_low[j], g, x[0])
-            add_product(
-                &products[j], &products_low[j], g, wide_deviation(wide[j], shift[j], scale[j], cold, x[0]), x[0])
+            add_number(&sums[j], &sums_low[j], upstream[j], x[0])
+            add_multiple(
+                &products[j], &products_low[j], upstream[j], wide_deviation(wide[j], shift[j], scale[j], cold, x[0]),
+                x[0])
         dy += lanes
         x += lanes
         rows -= 1

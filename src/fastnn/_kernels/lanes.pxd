@@ -177,6 +177,17 @@ cdef inline void add_number(double* high, double* low, double a, floating exampl
         low[0] += s.low
 
 
+cdef inline void add_multiple(double* high, double* low, double a, dd b, floating example) noexcept nogil:
+    # a · b, a being a plain number
+    cdef dd p
+    if floating is float:
+        high[0] = multiply_add(a, b.high, high[0])
+    else:
+        p = dd_product(a, b.high)
+        p.low += a * b.low
+        add_term(high, low, p, example)
+
+
 cdef inline void add_product_of_numbers(double* high, double* low, double a, double b, floating example) noexcept nogil:
     cdef dd p, s
     if floating is float:
