@@ -35,8 +35,9 @@ cdef extern from *:
     """
     int fastnn_cpu_level() noexcept nogil
 
-# Below this many bytes of memory traffic per thread a second thread costs more than it brings (measured, bench/).
-cdef double BYTES_PER_THREAD = 32 * 1024.0
+# Below this many bytes of memory traffic per thread a second thread costs more than it brings (bench/threads.py): that
+# one which is awake begins and is known to have ended takes 0.6 µs, in which a core moves half of them.
+cdef double BYTES_PER_THREAD = 48 * 1024.0
 # What one thread moves between its cache and its registers, roughly.
 cdef double BYTES_PER_NANOSECOND = 32
 

@@ -14,7 +14,7 @@ from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from fastnn._kernels._plan cimport Finish, Finisher, Operands, Step, finish_of
-from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels._runtime cimport even_block, parallel_for
 from fastnn._kernels.elementary cimport (
     exponential, exponential_minus_one, exponential_within, gaussian, hyperbolic_tangent, log_one_plus, logistic,
     logistic_parts, magnitude, normal_distribution, tail_magnitude, with_sign_of,
@@ -29,7 +29,7 @@ __all__ = ["ACTIVATIONS", "ActivationFinisher", "ElementwiseStep", "activation_b
 
 cdef enum:
     CHUNK = 64     # loops of 16 GCC unrolls before it makes vectors of them, and then makes none
-    BLOCK = 16384  # elements that a thread claims at a time
+    BLOCK = 16384  # elements that a thread claims at a time, about
 
 cdef enum Kind:
     RELU
@@ -223,6 +223,7 @@ cdef struct Elementwise:
     const void* saved   # IN   (n) in backward, else NULL
     void* out           # OUT  (n); may be x
     Py_ssize_t n
+    Py_ssize_t block    # elements that a thread claims at a time
     double p            # the activation's parameters
     double q
     bint double_precision
@@ -295,8 +296,8 @@ cdef apart backward_run(
 
 cdef inline void block_of(Elementwise* args, Py_ssize_t block, floating example) noexcept nogil:
     # `example` only chooses the precision
-    cdef Py_ssize_t start = block * BLOCK
-    cdef Py_ssize_t n = min(args.n - start, <Py_ssize_t>BLOCK)
+    cdef Py_ssize_t start = block * args.block
+    cdef Py_ssize_t n = min(args.n - start, args.block)
     cdef Py_ssize_t whole = n // CHUNK * CHUNK
     cdef const floating* x = <const floating*>args.x + start
     cdef const floating* saved = <const floating*>args.saved + start
@@ -345,12 +346,13 @@ cdef object run(Kind kind, cnp.ndarray x, object saved, object out, double p, do
     args.saved = NULL if saved is None else cnp.PyArray_DATA(<cnp.ndarray>saved)
     args.out = cnp.PyArray_DATA(result)
     args.n = cnp.PyArray_SIZE(x)
+    args.block = even_block(args.n, BLOCK, CHUNK)
     args.p = p
     args.q = q
     args.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
     with nogil:
         parallel_for(
-            block_task, &args, (args.n + BLOCK - 1) // BLOCK,
+            block_task, &args, (args.n + args.block - 1) // args.block,
             args.n * (8.0 if args.double_precision else 4.0) * (2 if args.saved == NULL else 3),
         )
     return result
@@ -374,11 +376,9 @@ def activation_backward(int kind, object dy, object saved, double p=0, double q=
 
 cdef void apply_to(const Finish* f, void* values, Py_ssize_t n) noexcept nogil:
     cdef Elementwise args
-    cdef Py_ssize_t block
     args.kind, args.p, args.q, args.double_precision = <Kind>f.kind, f.p, f.q, f.double_precision
-    args.x, args.saved, args.out, args.n = values, NULL, values, n
-    for block in range((n + BLOCK - 1) // BLOCK):
-        block_task(&args, block)
+    args.x, args.saved, args.out, args.n, args.block = values, NULL, values, n, n
+    block_task(&args, 0)
 
 
 cdef class ActivationFinisher(Finisher):

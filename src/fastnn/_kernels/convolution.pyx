@@ -18,7 +18,7 @@ from cython cimport floating
 from libc.string cimport memset
 
 from fastnn._kernels._plan cimport Operands, Step, finish_of, loop
-from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels._runtime cimport less_shared, parallel_for
 from fastnn._kernels.channel_tiles cimport (
     PAIR, PIXELS, WIDEST, Place, exchange_channels, exchange_pixels, pixels_by_channels, walk, wide
 )
@@ -26,7 +26,7 @@ from fastnn._kernels.convolution_product cimport Product, blocks_of
 from fastnn._kernels.pixel_tiles cimport LONG_RUN, RUN, pixels_task, singles_task
 from fastnn._kernels.inlining cimport apart
 from fastnn._kernels.planes cimport (
-    MARGIN, MULTIPLE, SIDE_BY_SIDE, SINGLE, Copy, aligned, copy_all, copy_of, plane_of, span_of, strides_of
+    MARGIN, MULTIPLE, SIDE_BY_SIDE, SINGLE, Copy, aligned, copy_all, copy_of, plane_bytes, plane_of, span_of, strides_of
 )
 from fastnn._kernels.tiles cimport COLUMNS, ROWS
 from fastnn._kernels.turned cimport copy_transposed
@@ -96,14 +96,15 @@ cdef void pack_task(void* arguments, Py_ssize_t task) noexcept nogil:
         pack_block(p, task, <float>0)
 
 
-cdef void pack(Pack* p) noexcept nogil:
+cdef void pack(Pack* p, double following) noexcept nogil:
     cdef Py_ssize_t blocks = (p.rows + p.block - 1) // p.block
     cdef Py_ssize_t k
     p.in_order = True
     for k in range(p.terms):
         p.in_order = p.in_order and p.places[k] == k
-    # the transposition of a number takes as long as moving some twenty bytes
-    parallel_for(pack_task, p, p.groups * blocks, 20.0 * packed_size(p.groups, p.rows, p.terms, p.block))
+    # the transposition of a number takes as long as moving some twenty bytes; one thread if one alone multiplies
+    parallel_for(
+        pack_task, p, p.groups * blocks, min(following, 20.0 * packed_size(p.groups, p.rows, p.terms, p.block)))
 
 
 # ---- channels side by side -------------------------------------------------------------------------------------------
@@ -193,23 +194,31 @@ cdef void channels_task(void* arguments, Py_ssize_t task) noexcept nogil:
 
 # ---- multiplication --------------------------------------------------------------------------------------------------
 
-cdef void multiply(Product* p, Py_ssize_t groups, loop each) noexcept nogil:
+cdef double work_of(Copy* c, Product* p, Py_ssize_t groups) noexcept nogil:
+    # Of multiplying, in bytes: a core multiplies about three numbers in the time it moves a byte. Each thread reads all
+    # weights and its pixels of the planes, half of which others have copied.
     cdef Py_ssize_t item = 8 if p.double_precision else 4
+    cdef double weights = 1.0 * groups * blocks_of(p) * p.block * p.terms
+    cdef Py_ssize_t pixels = p.images * p.sizes[0] * p.sizes[1]
+    if p.rows < SIDE_BY_SIDE:
+        pixels = span_of(p.images, p.height, p.width, p.sizes)
+    return less_shared(weights * pixels / 3 * (item / 4), weights * item + plane_bytes(c) / 2)
+
+
+cdef void multiply(Product* p, Py_ssize_t groups, double work, loop each) noexcept nogil:
     cdef Py_ssize_t pixels = p.images * p.sizes[0] * p.sizes[1]
     cdef Py_ssize_t blocks = blocks_of(p)
     cdef Py_ssize_t span
-    # work in bytes: a core multiplies about eight numbers in the time it moves a byte
-    cdef double work = groups * blocks * p.block * (p.terms / 8.0) * (item / 4.0)
     if p.rows >= SIDE_BY_SIDE:
         # whole pairs of tiles, enough for each task, few enough for all threads
         p.chunk = min(<Py_ssize_t>256, max(<Py_ssize_t>2, WORK // 16 // max(<Py_ssize_t>1, p.terms)) * 16)
         p.chunks = (pixels + p.chunk - 1) // p.chunk
-        each(channels_task, p, groups * blocks * p.chunks, work * pixels)
+        each(channels_task, p, groups * blocks * p.chunks, work)
     else:
         span = span_of(p.images, p.height, p.width, p.sizes)
         p.chunk = LONG_RUN if p.rows <= SINGLE else RUN
         p.chunks = (span + p.chunk - 1) // p.chunk
-        each(singles_task if p.rows <= SINGLE else pixels_task, p, groups * p.chunks, work * span)
+        each(singles_task if p.rows <= SINGLE else pixels_task, p, groups * p.chunks, work)
 
 
 cdef void multiply_all(
@@ -217,11 +226,13 @@ cdef void multiply_all(
 ) noexcept nogil:
     # `images` at a time
     cdef Py_ssize_t first = 0
+    cdef double work
     while first < count:
         c.first = p.first = first
         c.images = p.images = min(images, count - first)
-        copy_all(c, each)
-        multiply(p, groups, each)
+        work = work_of(c, p, groups)
+        copy_all(c, work, each)
+        multiply(p, groups, work, each)
         first += images
 
 
@@ -268,7 +279,8 @@ def shifted_products(
     p.height, p.width = c.height, c.width
     p.double_precision = c.double_precision
     with nogil:
-        pack(&packing)
+        c.images = p.images = min(images, count)
+        pack(&packing, work_of(&c, &p, groups))
         memset(a + numbers * item, 0, MARGIN * item)
         multiply_all(&c, &p, groups, images, count, parallel_for)
 
@@ -334,7 +346,7 @@ def convolution_rows(cnp.ndarray weight, Py_ssize_t groups):
     cdef cnp.ndarray packed = cnp.PyArray_EMPTY(4, shape, cnp.PyArray_TYPE(weight), 0)
     p.w, p.a, p.places = cnp.PyArray_DATA(weight), cnp.PyArray_DATA(packed), places
     with nogil:
-        pack(&p)
+        pack(&p, 0)
     return packed
 
 

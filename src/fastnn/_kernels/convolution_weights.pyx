@@ -12,11 +12,13 @@ cimport numpy as cnp
 from cython cimport floating
 from libc.string cimport memset
 
-from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels._runtime cimport less_shared, parallel_for
 from fastnn._kernels.channel_sums cimport TAPS, WIDEST, Patch, patch_sums, wide
 from fastnn._kernels.inlining cimport apart
 from fastnn._kernels.pixel_sums cimport gradient_tile, row_sums
-from fastnn._kernels.planes cimport MARGIN, SIDE_BY_SIDE, SINGLE, Copy, Strides, aligned, copy_all, copy_of, span_of
+from fastnn._kernels.planes cimport (
+    MARGIN, SIDE_BY_SIDE, SINGLE, Copy, Strides, aligned, copy_all, copy_of, plane_bytes, span_of
+)
 from fastnn._kernels.runs cimport copy_run
 from fastnn._kernels.turned cimport copy_transposed
 
@@ -242,13 +244,13 @@ cdef void turn_task(void* arguments, Py_ssize_t task) noexcept nogil:
         turn_block(p, task, <float>0)
 
 
-cdef void side_by_side(Gradient* p, Py_ssize_t groups) noexcept nogil:
+cdef void side_by_side(Gradient* p, Py_ssize_t groups, double work) noexcept nogil:
     cdef Py_ssize_t n = wide(p.double_precision)
     cdef Py_ssize_t item = 8 if p.double_precision else 4
     cdef Py_ssize_t blocks = groups * ((p.rows + n - 1) // n)
     cdef double numbers = <double>blocks * p.images * p.sizes[0] * p.sizes[1] * n
-    parallel_for(turn_task, p, blocks * p.images, 2.0 * numbers * item)
-    parallel_for(taps_task, p, blocks * p.term_blocks, numbers * p.terms / 8.0 * (item / 4.0))
+    parallel_for(turn_task, p, blocks * p.images, min(work, 2.0 * numbers * item))
+    parallel_for(taps_task, p, blocks * p.term_blocks, work)
 
 
 # ---- entry point -----------------------------------------------------------------------------------------------------
@@ -268,6 +270,7 @@ def weight_gradient(
     cdef Gradient p
     cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(x)
     cdef Py_ssize_t first = 0
+    cdef double work
     cdef bint turned = rows >= SIDE_BY_SIDE
     cdef bint single = rows <= SINGLE
     cdef Py_ssize_t n = wide(c.double_precision)
@@ -295,15 +298,16 @@ def weight_gradient(
         while first < count:
             c.first = d.first = first
             c.images = d.images = p.images = min(images, count - first)
-            copy_all(&c, parallel_for)
+            # in bytes: a core multiplies about three numbers in the time it moves a byte; threads read both copies
+            p.span = span_of(c.images, c.height, c.width, d.sizes)
+            work = <double>groups * rows * p.terms * p.span / 3 * (item / 4)
+            work = less_shared(work, plane_bytes(&c) + numbers * item)
+            copy_all(&c, work, parallel_for)
             if turned:
                 p.source = <const char*>d.x + first * d.at.image * item
-                side_by_side(&p, groups)
+                side_by_side(&p, groups, work)
             else:
-                p.span = span_of(c.images, c.height, c.width, d.sizes)
-                copy_all(&d, parallel_for)
+                copy_all(&d, work, parallel_for)
                 parallel_for(
-                    singles_task if single else gradient_task, &p, groups * p.row_tiles * p.term_blocks,
-                    groups * rows * p.terms * (p.span / 8.0) * (item / 4.0),
-                )
+                    singles_task if single else gradient_task, &p, groups * p.row_tiles * p.term_blocks, work)
             first += images

@@ -24,7 +24,7 @@ from cython cimport floating
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from fastnn._kernels._runtime cimport parallel_for, team_size
+from fastnn._kernels._runtime cimport even_block, parallel_for, team_size
 from fastnn._kernels._streams cimport StreamCounter
 from fastnn._kernels.gate cimport like, regular, same_form, shifted
 from fastnn._kernels.inlining cimport apart, fetch, inlined
@@ -190,7 +190,8 @@ cdef inline inlined drop_block(
             any_tie[j] = 0
         for k in range(n // BATCH):  # no calls inside: they would spill every vector register
             draw_chunks(words, &d.key, PLANE_MAIN, index + STEP * k, STEP)
-            fetch(source + k * BATCH + AHEAD, BATCH * sizeof(floating))
+            # not beyond the task: another thread may write there
+            fetch(source + min(k * BATCH + AHEAD, end - start - BATCH), BATCH * sizeof(floating))
             select_batch(target + k * BATCH, source + k * BATCH, words, ties + k * LANES, any_tie, &d, affine)
         if n % BATCH > 0:
             k = n // BATCH
@@ -412,13 +413,13 @@ def apply_mask(cnp.ndarray x, cnp.ndarray mask, Py_ssize_t repeats, Py_ssize_t i
     b.inner = inner
     b.length = inner if inner > 1 else b.middle
     b.lines = size // b.length
-    b.group = max(1, LINE // b.length)
+    b.group = even_block(b.lines, max(<Py_ssize_t>1, LINE // b.length), 1)
     b.pieces = max(1, (b.length + LINE - 1) // LINE)
     b.rule.scale = scale
     b.rule.shift = shift
     b.rule.fill = fill
     cdef Py_ssize_t blocks = (b.lines + b.group - 1) // b.group * b.pieces
-    cdef double work = 2.0 * cnp.PyArray_NBYTES(x)
+    cdef double work = 0.75 * cnp.PyArray_NBYTES(x)  # moving is all there is to do, and the mask is read by all
     with nogil:
         if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
             parallel_for(broadcast_task_float, &b, blocks, work)

@@ -11,7 +11,7 @@ cimport numpy as cnp
 from cython cimport floating
 from libc.string cimport memcpy, memset
 
-from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels._runtime cimport even_block, parallel_for
 from fastnn._kernels.elementary cimport exponential, log_one_plus, logistic_parts, magnitude
 
 cnp.import_array()
@@ -42,6 +42,7 @@ cdef struct Loss:
     double scale            # the same for all
     void* dx                # OUT  (n), backward
     Py_ssize_t n
+    Py_ssize_t block        # elements of a task in backward
     bint double_precision
 
 
@@ -115,8 +116,8 @@ cdef inline void backward_block(Loss* p, Py_ssize_t block, floating example) noe
     cdef floating w[CHUNK]
     cdef floating g[CHUNK]
     cdef floating positive[CHUNK]
-    cdef Py_ssize_t i = block * BLOCK
-    cdef Py_ssize_t end = min(p.n, i + BLOCK)
+    cdef Py_ssize_t i = block * p.block
+    cdef Py_ssize_t end = min(p.n, i + p.block)
     cdef Py_ssize_t j, n
     while i < end:
         n = min(<Py_ssize_t>CHUNK, end - i)
@@ -176,7 +177,8 @@ def elementwise_loss(int kind, cnp.ndarray x, cnp.ndarray target, object weight,
     p.sums = <double*>cnp.PyArray_DATA(sums)
     p.losses = <void*>data_of(losses)
     with nogil:
-        parallel_for(forward_task, &p, blocks, 3.0 * cnp.PyArray_NBYTES(x))
+        # of two blocks, whose lengths the sums have fixed, the second may be too short for another thread
+        parallel_for(forward_task, &p, blocks, 3.0 * min(2 * (p.n - BLOCK), p.n) * cnp.PyArray_ITEMSIZE(x))
         for block in range(blocks):
             total += p.sums[block]
     return total
@@ -192,4 +194,5 @@ def elementwise_loss_backward(
     p.scales = data_of(scales)
     p.dx = cnp.PyArray_DATA(dx)
     with nogil:
-        parallel_for(backward_task, &p, (p.n + BLOCK - 1) // BLOCK, 4.0 * cnp.PyArray_NBYTES(x))
+        p.block = even_block(p.n, BLOCK, CHUNK)
+        parallel_for(backward_task, &p, (p.n + p.block - 1) // p.block, 4.0 * cnp.PyArray_NBYTES(x))

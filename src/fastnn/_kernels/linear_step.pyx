@@ -192,10 +192,10 @@ cdef void many_task(void* arguments, Py_ssize_t task) noexcept nogil:
 cdef void run_linear(const void* settings, Operands* o) noexcept nogil:
     cdef const Linear* p = <const Linear*>settings
     cdef Run r
-    # work in bytes: a core multiplies about eight numbers in the time it moves a byte
+    # work in bytes: a core multiplies about three numbers in the time it moves a byte
     cdef double work
     r.linear, r.x, r.residual, r.y, r.m = p, o.x, o.residual, o.y, o.samples * p.rows
-    work = <double>r.m * p.k * p.n / 8 * (2 if p.double_precision else 1)
+    work = <double>r.m * p.k * p.n / 3 * (2 if p.double_precision else 1)
     if r.m < ROWS:
         r.chunks = 1
         o.each(few_task, &r, (p.panel_count + 1) // 2, work)

@@ -13,7 +13,7 @@ from cython cimport floating
 from libc.math cimport isfinite, log
 from libc.stdint cimport int64_t
 
-from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels._runtime cimport even_block, parallel_for
 from fastnn._kernels.elementary cimport exponential
 from fastnn._kernels.row_exponentials cimport LANES, load, row_maximum, row_sum_exp
 
@@ -157,7 +157,7 @@ cdef void describe(
     cdef Py_ssize_t c
     p.x = cnp.PyArray_DATA(x)
     p.rows, p.classes = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
-    p.rows_per_block = max(<Py_ssize_t>1, BLOCK // max(<Py_ssize_t>1, p.classes))
+    p.rows_per_block = even_block(p.rows, max(<Py_ssize_t>1, BLOCK // max(<Py_ssize_t>1, p.classes)), 1)
     p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
     p.labels = NULL
     p.probabilities = NULL
@@ -204,7 +204,7 @@ def cross_entropy_rows(
     p.norms = <double*>cnp.PyArray_DATA(norms)
     with nogil:
         parallel_for(
-            forward_task, &p, (p.rows + p.rows_per_block - 1) // p.rows_per_block, 4.0 * cnp.PyArray_NBYTES(x),
+            forward_task, &p, (p.rows + p.rows_per_block - 1) // p.rows_per_block, 8.0 * cnp.PyArray_NBYTES(x),
         )
         for row in range(p.rows):
             larger = total + p.losses[row]
@@ -230,5 +230,5 @@ def cross_entropy_rows_backward(
     p.dx = cnp.PyArray_DATA(dx)
     with nogil:
         parallel_for(
-            backward_task, &p, (p.rows + p.rows_per_block - 1) // p.rows_per_block, 4.0 * cnp.PyArray_NBYTES(x),
+            backward_task, &p, (p.rows + p.rows_per_block - 1) // p.rows_per_block, 8.0 * cnp.PyArray_NBYTES(x),
         )

@@ -143,10 +143,15 @@ cdef inline void copy_task(void* arguments, Py_ssize_t task) noexcept nogil:
         copy_planes(p, task, <float>0)
 
 
-cdef inline void copy_all(Copy* p, loop each) noexcept nogil:
+cdef inline double plane_bytes(Copy* p) noexcept nogil:
+    # of all planes
+    return 1.0 * p.channels * p.phases * p.plane * (8 if p.double_precision else 4)
+
+
+cdef inline void copy_all(Copy* p, double following, loop each) noexcept nogil:
+    # by as many threads as are worth it, unless one alone does the work that follows
     cdef Py_ssize_t tasks = (p.channels + p.together - 1) // p.together * p.phases
-    cdef Py_ssize_t item = 8 if p.double_precision else 4
-    each(copy_task, p, tasks, 2.0 * p.channels * p.phases * p.plane * item)
+    each(copy_task, p, tasks, min(following, 2 * plane_bytes(p)))
 
 
 # ---- what an entry point needs ---------------------------------------------------------------------------------------

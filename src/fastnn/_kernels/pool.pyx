@@ -31,6 +31,7 @@ __all__ = ["PoolStep", "pool_backward", "pool_forward"]
 
 cdef enum:
     TASK = 32 * 1024
+    WORK = 2    # a byte takes as long as moving so many, at least
 
 cdef struct Pool:
     const void* x               # IN   (planes, H, W, run); dy (planes, OH, OW, run) in backward
@@ -358,7 +359,7 @@ cdef void run_tasks(
     p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
     with nogil:
         parallel_for(
-            backward_task if backward else forward_task, &p, (planes + p.together - 1) // p.together, bytes,
+            backward_task if backward else forward_task, &p, (planes + p.together - 1) // p.together, WORK * bytes,
         )
 
 
@@ -387,7 +388,7 @@ cdef void run_pool(const void* settings, Operands* o) noexcept nogil:
     p.planes *= o.samples
     p.together = together_of(bytes)
     p.total = p.planes * p.h.size * p.w.size * p.run
-    o.each(forward_task, &p, (p.planes + p.together - 1) // p.together, bytes * p.planes)
+    o.each(forward_task, &p, (p.planes + p.together - 1) // p.together, WORK * bytes * p.planes)
 
 
 cdef class PoolStep(Step):

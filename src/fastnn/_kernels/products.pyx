@@ -7,7 +7,8 @@ Design
   (B) Every result is one sum in the order of the terms (tiles.pxd), and then the bias: bits do not depend on threads,
       on the ISA, on which operand is transposed, or on the other rows.
   (C) A task is a panel and CHUNK rows of a, or with many panels all rows: it makes its panel, which then stays in the
-      core's second-level cache.
+      core's second-level cache. Where that also holds all of a, and a panel's results are neighbours, the tasks of a
+      panel follow each other, so that who packed it multiplies with it, and no two threads write into one line.
   (D) The last block of rows starts early and repeats some rows, so that no row of a is read beyond its end.
   (E) For up to DIRECT rows, contiguous rows of b are read where they lie; only the last panel may have to be made.
   (F) Up to FEW rows or columns are bound by reading the other matrix, b. No panels: each task goes down a strip of b
@@ -19,7 +20,7 @@ Design
 cimport numpy as cnp
 from cython cimport floating
 
-from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels._runtime cimport less_shared, parallel_for
 from fastnn._kernels.gate cimport disjoint, regular
 from fastnn._kernels.strips cimport STRIP, add_rows_of_products, two_rows_of_products
 from fastnn._kernels.tiles cimport COLUMNS, ROWS, tile
@@ -58,6 +59,7 @@ cdef struct Multiply:
     Py_ssize_t width            # of a panel: COLUMNS, or half as many in float64
     Py_ssize_t panel_count
     Py_ssize_t chunks           # of rows; 1 if a task makes its panel
+    bint by_panels              # whether the tasks of a panel follow each other, not those of a chunk
     void* blocks                # (blocks of a, k, ROWS), or NULL
     bint along_columns
     bint add
@@ -152,9 +154,10 @@ cdef inline void store(
 
 
 cdef inline void multiply_chunk(Multiply* p, Py_ssize_t task, floating example) noexcept nogil:
-    cdef Py_ssize_t panel = task % p.panel_count
+    cdef Py_ssize_t panel = task // p.chunks if p.by_panels else task % p.panel_count
+    cdef Py_ssize_t chunk = task % p.chunks if p.by_panels else task // p.panel_count
     cdef Py_ssize_t blocks = (p.m + ROWS - 1) // ROWS
-    cdef Py_ssize_t block = task // p.panel_count * (CHUNK // ROWS)
+    cdef Py_ssize_t block = chunk * (CHUNK // ROWS)
     cdef Py_ssize_t end = blocks if p.chunks == 1 else min(blocks, block + CHUNK // ROWS)
     cdef bint direct = p.direct and (panel + 1) * p.width <= p.n
     cdef const Py_ssize_t* shifts = p.b_shifts if direct else p.shifts
@@ -340,6 +343,7 @@ cdef void run(Multiply* p, Py_ssize_t item) except *:
     # a, b, out, bias, m, n, k, along_columns, add and double_precision are set
     cdef cnp.npy_intp size
     cdef Py_ssize_t blocks, panel_bytes, block_bytes, k
+    cdef double work
     cdef Py_ssize_t* shifts
     cdef char* start
     cdef Matrix turned_a = transposed(p.b)
@@ -366,6 +370,7 @@ cdef void run(Multiply* p, Py_ssize_t item) except *:
     p.chunks = (p.m + CHUNK - 1) // CHUNK
     if p.direct or p.panel_count >= MANY and panel_bytes > CACHED:
         p.chunks = 1
+    p.by_panels = p.out.row == 1 and p.panel_count > 1 and p.m * p.k * item <= CACHED
     blocks = (p.m + ROWS - 1) // ROWS if p.a.row == 1 else 0
     # one scratch for the panels, the blocks and the table of shifts
     block_bytes = blocks * p.k * ROWS * item
@@ -376,16 +381,18 @@ cdef void run(Multiply* p, Py_ssize_t item) except *:
     p.panels = start
     p.blocks = start + panel_bytes if blocks else NULL
     p.shifts, p.b_shifts = shifts, shifts + p.k + 1
+    # work in bytes: a core multiplies about three numbers in the time it moves a byte
+    work = <double>p.m * p.k * p.n / 3 * (item / 4)
+    work = less_shared(work, block_bytes + (panel_bytes if p.chunks > 1 and not p.by_panels else 0))
     with nogil:
         for k in range(p.k):
             shifts[k] = k * p.width
             shifts[p.k + 1 + k] = k * p.b.row
         shifts[p.k] = shifts[2 * p.k + 1] = -1
         if p.chunks > 1:
-            parallel_for(pack_task, p, p.panel_count, 2.0 * p.k * p.n * item)
-        parallel_for(pack_rows_task, p, blocks, 2.0 * p.k * p.m * item)
-        # work in bytes: a core multiplies about eight numbers in the time it moves a byte
-        parallel_for(multiply_task, p, p.panel_count * p.chunks, <double>p.m * p.k * p.n / 8 * (item / 4))
+            parallel_for(pack_task, p, p.panel_count, work)
+        parallel_for(pack_rows_task, p, blocks, min(work, 2.0 * p.k * p.m * item))
+        parallel_for(multiply_task, p, p.panel_count * p.chunks, work)
 
 
 def matrix_product(

@@ -25,8 +25,8 @@ __all__ = ["fill_normal", "fill_uniform", "fill_words", "permutation", "threefry
 
 cdef enum:
     STEP = MOST_CHUNKS  # chunks made in step
-    STEPS = 16
-    BLOCK = STEPS * STEP  # chunks to a task: 4096 words
+    STEPS = 8
+    BLOCK = STEPS * STEP  # chunks to a task: 2048 words
 
 # A random number costs about as much as moving this many bytes (measured); the thread policy counts bytes.
 cdef double WORD_WORK = 8

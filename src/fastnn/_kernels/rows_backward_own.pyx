@@ -27,7 +27,7 @@ from libc.math cimport isfinite
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels._runtime cimport less_shared, parallel_for
 from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport (
@@ -94,6 +94,7 @@ cdef struct Backward:
     Py_ssize_t chunk_rows       # of one residue of the period
     Py_ssize_t chunks
     bint single                 # a chunk is one block of float data, whose sums need no double
+    size_t shared               # bytes of several chunks' sums
     double* columns             # scratch (chunks, rows of sums, period · n), see below; unless `single`
     float* parts                # scratch (chunks, DY_LOW, period · n) of several chunks of float data: their sums
     void* dweight               # OUT  (period · n)
@@ -564,7 +565,7 @@ cdef void run_backward(Backward* p) noexcept nogil:
     p.streamed = (
         p.beyond and not p.double_precision and <size_t>p.dx % LINE == 0
         and p.view.inner * sizeof(float) % LINE == 0 and p.mask == NULL)
-    parallel_for(chunk_block, p, p.chunks * p.period, work)
+    parallel_for(chunk_block, p, p.chunks * p.period, less_shared(work, p.shared))
     if p.chunks == 1 and not p.double_precision:
         return
     # a fourth of the bytes that the sums have: in a few of them another thread, which would fetch them, is no help
@@ -599,6 +600,7 @@ cdef int backward(const Call* call) noexcept nogil:
     p.chunk_rows = max((p.chunk_rows + 7) // 8 * 8, <Py_ssize_t>LEAST_ROWS, (rows + CHUNKS - 1) // CHUNKS)
     p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows
     p.single = p.chunk_rows <= TILE_ROWS and not p.double_precision
+    p.shared = 0
     if p.single and p.chunks == 1:
         run_backward(&p)
         return 0
@@ -607,6 +609,7 @@ cdef int backward(const Call* call) noexcept nogil:
         in_double = total * sums_of(&p) * sizeof(double)
     if p.chunks > 1 and not p.double_precision:
         in_float = total * DY_LOW * sizeof(float)
+    p.shared = in_double if p.double_precision else in_float
     scratch = malloc(in_double + in_float + LINE)
     if scratch == NULL:
         return -1

@@ -28,7 +28,7 @@ from cython cimport floating
 from libc.stdlib cimport free, malloc
 
 from fastnn._kernels._plan cimport Finish, Operands, Step, finish_of, loop
-from fastnn._kernels._runtime cimport parallel_for
+from fastnn._kernels._runtime cimport even_block, less_shared, parallel_for
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, dd
 from fastnn._kernels.norm cimport (
@@ -612,7 +612,9 @@ cdef void run_forward(Forward* p, loop each) noexcept nogil:
         elif p.shared:
             group_lines(p, 0, groups, p.groups, p.lines, <float>0)
             p.simple = shared_and_simple(p, groups, p.lines)
-        p.block = max(<Py_ssize_t>1, BLOCK // p.view.inner)
+        if p.shared:
+            work = less_shared(work, 4.0 * groups * sizeof(Line))  # each of them is waited for
+        p.block = even_block(runs, max(<Py_ssize_t>1, BLOCK // p.view.inner), 1)
         each(given_block, p, (runs + p.block - 1) // p.block, work)
     else:
         p.batch = batch_of(&p.view, itemsize, 1)

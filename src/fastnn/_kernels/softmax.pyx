@@ -12,7 +12,7 @@ from cython cimport floating
 from libc.math cimport log
 
 from fastnn._kernels._plan cimport Operands, Step
-from fastnn._kernels._runtime cimport parallel_for, task
+from fastnn._kernels._runtime cimport even_block, parallel_for, task
 from fastnn._kernels.elementary cimport exponential
 from fastnn._kernels.gate cimport like, regular, same_form, shifted
 from fastnn._kernels.inlining cimport apart, inlined
@@ -166,7 +166,7 @@ cdef void run(Softmax* p, task function, cnp.ndarray x, double work) noexcept:
         return
     p.n = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
     p.rows = cnp.PyArray_SIZE(x) // p.n
-    p.rows_per_block = max(<Py_ssize_t>1, BLOCK // p.n)
+    p.rows_per_block = even_block(p.rows, max(<Py_ssize_t>1, BLOCK // p.n), 1)
     p.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
     with nogil:
         parallel_for(

@@ -10,6 +10,7 @@
 #endif
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdint.h>
 
 typedef void (*team_task)(void *arguments, ptrdiff_t block);
 
@@ -25,9 +26,11 @@ static inline void team_set_limit(int members)
     atomic_store_explicit(&team_limit, members, memory_order_relaxed);
 }
 
-/* A member's share of a job's blocks: `count` of them, from `first` on up or down. */
+/* A member's share of a job's blocks: `count` of them, from `first` on up or down. Its member claims them from the first
+   on, others, when their own are gone, from the last on. Who is ahead by a little in every call then takes the same
+   blocks in every call, which stay in its cache; taken where the member is just then, they would come and go. */
 struct team_share {
-    _Alignas(64) _Atomic ptrdiff_t claimed;
+    _Alignas(64) _Atomic uint64_t claimed; /* by its member, and by others in the upper half */
     ptrdiff_t count, first;
     int step;
 };
@@ -46,11 +49,14 @@ static inline void team_divide(struct team_share *shares, int members, ptrdiff_t
 }
 
 /* A block of the share that nobody has, or −1. */
-static inline ptrdiff_t team_claim(struct team_share *share)
+static inline ptrdiff_t team_claim(struct team_share *share, int own)
 {
-    if (atomic_load_explicit(&share->claimed, memory_order_relaxed) >= share->count) return -1;
-    const ptrdiff_t number = atomic_fetch_add_explicit(&share->claimed, 1, memory_order_relaxed);
-    return number < share->count ? share->first + share->step * number : -1;
+    uint64_t claimed = atomic_load_explicit(&share->claimed, memory_order_relaxed);
+    if ((ptrdiff_t)((uint32_t)claimed + (claimed >> 32)) >= share->count) return -1;
+    claimed = atomic_fetch_add_explicit(&share->claimed, own ? 1 : UINT64_C(1) << 32, memory_order_relaxed);
+    const ptrdiff_t front = (uint32_t)claimed, back = (ptrdiff_t)(claimed >> 32);
+    if (front + back >= share->count) return -1;
+    return share->first + share->step * (own ? front : share->count - 1 - back);
 }
 
 static inline void team_alone(team_task function, void *arguments, ptrdiff_t blocks, int backward)
@@ -112,7 +118,7 @@ static inline void team_run(team_task function, void *arguments, ptrdiff_t block
     team_divide(shares, members, blocks, backward);
 #pragma omp parallel num_threads(members)
     for (int k = 0; k < members; k++)
-        for (ptrdiff_t block; (block = team_claim(&shares[(omp_get_thread_num() + k) % members])) >= 0;)
+        for (ptrdiff_t block; (block = team_claim(&shares[(omp_get_thread_num() + k) % members], k == 0)) >= 0;)
             function(arguments, block);
 }
 

@@ -6,13 +6,15 @@
          for every worker, also for one that the scheduler has not let run: on a busy machine, or where waking a
          processor is slow, that takes longer than the work.
      (B) Sleeping workers are called when callers have worked alone for about as long as a call costs, over however many
-         jobs, the one at hand included: short jobs far apart wake nobody, in a row of them the workers are soon awake,
-         and calling never costs more than the work. A call that costs more than the help it brings doubles the
-         patience, one that pays halves it. Where the process has been confined to one processor, nobody is called.
+         jobs that follow each other, the one at hand included: in a row of short jobs the workers are soon awake, and
+         calling never costs more than the work. A job by itself, after which the workers fall asleep again, has to be
+         several times as long, since they come several times as late as the call has returned. A call that costs more
+         than the help it brings doubles the patience, one that pays halves it twice. Where the process has been confined
+         to one processor, nobody is called.
      (C) All callers share one team. Each has a job of its own, and workers enter any that is open: n Python threads that
          call at once add members − 1 threads, not n times as many. Without a free job a caller works alone.
      (D) Each member has a share of neighbouring blocks and claims them one by one; when its own are gone, it claims those
-         of the others. So a core meets the same part of an array in every pass and call, in long streams (blocks dealt
+         of the others from their ends. So a core meets the same part of an array in every pass and call, in long streams (blocks dealt
          out in turn cost up to half as much again), and nobody is idle while there is work. Which member does a block
          decides no bit.
      (E) A worker on the caller's processor only displaces the caller (some schedulers put it there to save a
@@ -35,10 +37,12 @@ enum {
     TEAM_MOST = 256,       /* members, the caller among them */
     TEAM_JOBS = 8,         /* callers that are helped at the same time */
     TEAM_STACK = 1 << 20,  /* bytes; the kernels' frames have up to 40 KB */
+    TEAM_APART = 128,      /* bytes between what different threads write: processors fetch lines in pairs */
     TEAM_GLANCES = 16,     /* looks at what is waited for between two looks at the clock */
+    TEAM_LATE = 4,         /* a called thread comes after about as many times the time that the call took */
     /* nanoseconds */
     TEAM_SPIN = 20000,
-    TEAM_PATIENCE = 10000, /* what it costs to call a sleeping thread where that is slow: virtual machines */
+    TEAM_CALL = 15000,     /* what it costs to call a sleeping thread where that is slow: virtual machines */
     TEAM_MOST_PATIENCE = 2000000,
     TEAM_NAP = 500000      /* of a caller, between two looks at the workers it waits for */
 };
@@ -60,10 +64,11 @@ struct team_bed {
 
 /* What is not atomic is the caller's to write while the door is closed and nobody inside. */
 struct team_job {
-    _Alignas(64) _Atomic uint32_t door;
-    _Atomic int cpu;    /* of the caller */
-    _Atomic int called; /* members that need not be called any more */
-    _Atomic ptrdiff_t helped; /* blocks that workers did */
+    /* What waiting threads look at and workers write, apart from what the caller writes meanwhile. */
+    _Alignas(TEAM_APART) _Atomic uint32_t door;
+    _Atomic ptrdiff_t helped;             /* blocks that workers did */
+    _Alignas(TEAM_APART) _Atomic int cpu; /* of the caller */
+    _Atomic int called;                   /* members that need not be called any more */
     int members;
     team_task function;
     void *arguments;
@@ -85,7 +90,11 @@ static struct {
     _Atomic int members;   /* the callers' place and the workers there are */
     _Atomic int awake;     /* workers that run or have been called */
     _Atomic int refused;   /* whether the system gave no more threads */
-    _Atomic int64_t alone; /* nanoseconds of work that callers have done beside sleeping workers since they last called */
+    /* nanoseconds */
+    _Atomic int64_t alone;  /* of work that callers have done beside sleeping workers since they last called */
+    _Atomic int64_t recent; /* of such work in jobs that followed each other */
+    _Atomic int64_t until;  /* when a job comes too late to follow the last */
+    _Atomic int64_t call;   /* what calling a worker has cost lately */
     _Atomic int64_t patience;
     pthread_mutex_t growing;
     struct team_job jobs[TEAM_JOBS];
@@ -107,7 +116,10 @@ static void team_reset(void)
     atomic_store(&team.awake, 0);
     atomic_store(&team.refused, 0);
     atomic_store(&team.alone, 0);
-    atomic_store(&team.patience, TEAM_PATIENCE);
+    atomic_store(&team.recent, 0);
+    atomic_store(&team.until, 0);
+    atomic_store(&team.call, TEAM_CALL);
+    atomic_store(&team.patience, TEAM_CALL);
     pthread_mutex_init(&team.growing, NULL);
     for (int j = 0; j < TEAM_JOBS; j++) {
         atomic_store(&team.jobs[j].door, 0);
@@ -155,22 +167,37 @@ static int team_rouse(int member)
     return 1;
 }
 
-static void team_call(int member)
+/* Likewise. */
+static int team_call(int member)
 {
-    if (team_rouse(member)) team_wake(&team.workers[member].bed);
+    if (!team_rouse(member)) return 0;
+    team_wake(&team.workers[member].bed);
+    return 1;
 }
 
-/* Whether to call sleeping workers to a job that one thread would do in so many nanoseconds. */
+static inline int64_t team_get(_Atomic int64_t *number)
+{
+    return atomic_load_explicit(number, memory_order_relaxed);
+}
+
+static inline void team_set(_Atomic int64_t *number, int64_t value)
+{
+    atomic_store_explicit(number, value, memory_order_relaxed);
+}
+
+/* Whether to call sleeping workers to a job that one thread would do in so many nanoseconds, give or take a few times. */
 static int team_impatient(double expected)
 {
-    const int64_t patience = atomic_load_explicit(&team.patience, memory_order_relaxed);
-    const double alone = (double)atomic_load_explicit(&team.alone, memory_order_relaxed) + expected;
-    if (alone < (double)patience) {
-        atomic_store_explicit(&team.alone, (int64_t)alone, memory_order_relaxed);
-        return 0;
-    }
-    atomic_store_explicit(&team.alone, 0, memory_order_relaxed);
-    if (patience < TEAM_MOST_PATIENCE) atomic_store_explicit(&team.patience, 2 * patience, memory_order_relaxed);
+    const int64_t now = team_clock(), job = expected < 1e12 ? (int64_t)expected : INT64_C(1000000000000);
+    const int follows = now < team_get(&team.until);
+    const int64_t recent = (follows ? team_get(&team.recent) : 0) + job, alone = team_get(&team.alone) + job;
+    const int64_t call = team_get(&team.call), patience = team_get(&team.patience);
+    team_set(&team.until, now + TEAM_SPIN + TEAM_LATE * job);
+    team_set(&team.recent, recent);
+    team_set(&team.alone, alone);
+    if (alone < patience || recent < (follows ? call : TEAM_LATE * call)) return 0;
+    team_set(&team.alone, 0);
+    if (patience < TEAM_MOST_PATIENCE) team_set(&team.patience, 2 * patience);
     return 1;
 }
 
@@ -181,7 +208,7 @@ static void team_take(struct team_job *job, int member)
     ptrdiff_t done = 0;
     for (int k = 0; k < job->members; k++) {
         struct team_share *share = &job->shares[(member + k) % job->members];
-        for (ptrdiff_t block; (block = team_claim(share)) >= 0;) {
+        for (ptrdiff_t block; (block = team_claim(share, k == 0)) >= 0;) {
             if (atomic_load_explicit(&job->called, memory_order_relaxed) < job->members) {
                 const int next = atomic_fetch_add_explicit(&job->called, 1, memory_order_relaxed);
                 if (next < job->members) team_call(next);
@@ -190,7 +217,8 @@ static void team_take(struct team_job *job, int member)
             done++;
         }
     }
-    atomic_fetch_and_explicit(&job->door, ~TEAM_OPEN, memory_order_relaxed); /* who comes now would find nothing */
+    if (atomic_load_explicit(&job->door, memory_order_relaxed) & TEAM_OPEN) /* who comes now would find nothing */
+        atomic_fetch_and_explicit(&job->door, ~TEAM_OPEN, memory_order_relaxed);
     if (member) atomic_fetch_add_explicit(&job->helped, done, memory_order_relaxed);
 }
 
@@ -203,6 +231,8 @@ static int team_help(int member)
         struct team_job *job = &team.jobs[j];
         uint32_t door = atomic_load(&job->door);
         if (!(door & TEAM_OPEN)) continue;
+        __builtin_prefetch(&job->cpu); /* these two lines together, which the caller's cache has */
+        __builtin_prefetch(&team_shares[j][member], 1);
         const int cpu = place_cpu();
         if (cpu >= 0 && cpu == atomic_load_explicit(&job->cpu, memory_order_relaxed)) place_leave(&self->place, cpu);
         while (door & TEAM_OPEN && !atomic_compare_exchange_weak(&job->door, &door, door + 1))
@@ -369,8 +399,10 @@ static void team_run(team_task function, void *arguments, ptrdiff_t blocks, int 
     atomic_store(&job->door, TEAM_OPEN); /* first: who wakes up where the caller runs is to see that it must leave */
     if (calling) {
         start = team_clock();
-        team_call(1);
+        const int slept = team_call(1);
         called = team_clock();
+        const int64_t took = called - start < 2 * TEAM_CALL ? called - start : 2 * TEAM_CALL;
+        if (slept) team_set(&team.call, (3 * team_get(&team.call) + took) / 4);
         atomic_store_explicit(&job->called, 2, memory_order_relaxed);
     }
     team_take(job, 0);
@@ -379,9 +411,9 @@ static void team_run(team_task function, void *arguments, ptrdiff_t blocks, int 
     /* The call has paid if the caller would have taken longer for the workers' blocks than for the call. Help without a
        call comes of an earlier one, after which the jobs followed each other. */
     if (helped && (!calling || (double)(team_clock() - called) * helped > (double)(called - start) * (blocks - helped))) {
-        atomic_store_explicit(&team.alone, 0, memory_order_relaxed);
-        const int64_t less = atomic_load_explicit(&team.patience, memory_order_relaxed) / 4;
-        atomic_store_explicit(&team.patience, less > TEAM_PATIENCE ? less : TEAM_PATIENCE, memory_order_relaxed);
+        const int64_t less = team_get(&team.patience) / 4, least = team_get(&team.call);
+        team_set(&team.alone, 0);
+        team_set(&team.patience, less > least ? less : least);
     }
     atomic_store_explicit(&job->taken, 0, memory_order_release);
 }
