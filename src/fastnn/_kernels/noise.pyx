@@ -20,7 +20,7 @@ cnp.import_array()
 __all__ = ["noise"]
 
 cdef enum:
-    BLOCK = 64  # chunks to a task
+    BLOCK = 32  # chunks to a task
 
 # Making a normal costs about as much as moving this many bytes (measured); the thread policy counts bytes.
 cdef double NORMAL_WORK = 24

@@ -52,7 +52,9 @@ cdef inline Py_ssize_t block_of(View* view, Py_ssize_t batch) noexcept nogil:
     cdef Py_ssize_t elements = groups * view.reduced * view.inner
     cdef Py_ssize_t blocks = even(max(elements // BLOCK, min(<Py_ssize_t>SOME_BLOCKS, 1 + 2 * elements // BLOCK)))
     cdef Py_ssize_t whole = batch if view.reduced > 1 else min(batch, <Py_ssize_t>SIDE)
-    return ((groups + blocks - 1) // blocks + whole - 1) // whole * whole
+    cdef Py_ssize_t block = ((groups + blocks - 1) // blocks + whole - 1) // whole * whole
+    # Three blocks are what two threads share worst, with the middle one's lines going to and fro between them.
+    return (groups + 3) // 4 if (groups + block - 1) // block == 3 else block
 
 
 cdef inline bint may_stream(const void* result, View* view, double moved) noexcept nogil:
