@@ -12,7 +12,7 @@ Design
       data is still in a near cache when it is normalised. See rows.pxd; threads decide nothing.
   (D) x̂ = fma(x − shift, rstd, −lo·rstd). Where neighbours share a weight, it and bias go into the two coefficients,
       y = fma(x − shift, rstd·weight, bias − lo·rstd·weight); otherwise y = fma(x̂, weight, bias).
-  (E) Float data without a mask, nearly all there is, takes row_floats.pxd: sums in registers, a whole batch in one call,
+  (E) Float data without a mask, nearly all there is, takes row_floats.pxd: sums in registers, a whole batch in a call,
       closed as vectors, and values likewise where they are in the data's own unit. Where groups are single runs, the
       sums of the next batch are taken together with the values of the present one (row_batches.pxd); beyond the caches
       the two are kept apart, since sums alone have more lines on their way. Loops over local arrays, in rows.pxd and
