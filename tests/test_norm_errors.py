@@ -126,14 +126,20 @@ class TestRefused:
         np.testing.assert_array_equal(getattr(F, name)(x, **running, **{flag: False}, out=out), expected)
 
     @operations
-    def test_an_input_that_was_resized(self, name):
+    @pytest.mark.parametrize("which", ["input", "weight", "bias", "mask"])
+    def test_an_array_that_was_resized(self, name, which):
         op = OPERATIONS[name]
-        x, _, weight, bias = op.data(1, np.float32)
-        x = x.copy()
-        _, context = op.forward(x, weight, bias)
-        x.resize((2, 3), refcheck=False)
-        with pytest.raises(ValueError, match="the input must not be resized between"):
-            op.backward(np.ones((2, 3), np.float32), context)
+        x, dy, weight, bias = (None if array is None else array.copy() for array in op.data(1, np.float32))
+        if which == "bias":
+            weight = None
+        mask = np.ones(x.shape, bool)
+        resized = {"input": x, "weight": weight, "bias": bias, "mask": mask if op.masks else None}[which]
+        if resized is None:
+            pytest.skip(f"{name} has no {which}")
+        _, context = op.forward(x, weight, bias, **({"mask": mask} if op.masks else {}))
+        resized.resize((2, 2), refcheck=False)
+        with pytest.raises(ValueError, match="input, weight, bias and mask must not be resized between"):
+            op.backward(np.ones_like(x) if which == "input" else dy, context)
 
     def test_a_context_of_another_operation(self):
         x = np.ones((2, 3), np.float32)

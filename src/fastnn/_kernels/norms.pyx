@@ -286,12 +286,16 @@ def norm_backward(object dy, object ctx, object context, object gate):
     start(&c, x, 0)
     view = <tuple>fields[VIEW]
     c.view = View(view[0], view[1], view[2], view[3])
-    if c.view.outer * c.view.reduced * c.view.groups * c.view.inner != cnp.PyArray_SIZE(x):
-        raise ValueError("the input must not be resized between a norm's call and its backward")
     c.rows, c.entries, c.period = view[4], view[5], view[6]
     c.centered, c.given = fields[CENTERED], fields[CONSTANT]
     weight, bias, mask = fields[WEIGHT], fields[BIAS], fields[MASK]
     parameter = bias if weight is None else weight
+    if (
+        c.view.outer * c.view.reduced * c.view.groups * c.view.inner != cnp.PyArray_SIZE(x)
+        or (parameter is not None and cnp.PyArray_SIZE(<cnp.ndarray>parameter) != c.entries * c.period)
+        or (mask is not None and cnp.PyArray_SIZE(<cnp.ndarray>mask) != cnp.PyArray_SIZE(x))
+    ):
+        raise ValueError("input, weight, bias and mask must not be resized between a norm's call and its backward")
     which = backward_kernel(&c, parameter is not None)
     run = kernel_of(which)
     dx = like(x)
