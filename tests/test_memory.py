@@ -41,6 +41,15 @@ def test_live_results_are_apart():
         assert not any(np.shares_memory(one, other) for other in results[:k])
 
 
+def test_a_kept_block_that_is_a_little_too_small_is_left():
+    """By one page, which a block has at most beyond what was asked for."""
+    x = np.ones(SIZE + 1024, np.float32)
+    small = F.dropout(x[:SIZE], 0.0)
+    place = small.ctypes.data
+    del small
+    assert F.dropout(x, 0.0).ctypes.data != place
+
+
 def test_resized_result():
     y = copied(1)
     y.resize(2 * SIZE, refcheck=False)
