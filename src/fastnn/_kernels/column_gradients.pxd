@@ -50,7 +50,7 @@ cdef inline inlined gradient_chunk(
             value = multiply_add(
                 deviation(x[j], parameters[SHIFT * stride + j], scale[j], cold), parameters[SLOPE * stride + j],
                 multiply_add(dy[j], factor[j], parameters[CONSTANT * stride + j]))
-        out[j] = value * scale[j] if cold else value
+        out[j] = value * scale[j] if cold and not constant else value
     put(out, dx, n, streamed)
 
 

@@ -8,6 +8,7 @@ from fastnn._kernels.fused cimport multiply_add_once
 from fastnn._kernels.inlining cimport apart
 from fastnn._kernels.norm cimport SIDE, Group, Settled, View, inverse_power
 from fastnn._kernels.turned cimport copy_transposed
+from fastnn._kernels.wide cimport goes_far, may_join
 
 # Rows of parameters: the first two steer the sums, then all of them the values. Backward has others in place of the
 # offset and behind it (column_gradients.pxd).
@@ -25,14 +26,15 @@ cdef enum:
 
 cdef inline Group moderate(const Group* group, floating example) noexcept nogil:
     # The same group in a unit in which rstd times a weight or a gradient, and once more times rstd, stays in the range
-    # of float32, unless the mean would leave it. Scaled groups are in such a unit already.
+    # of float32, unless the mean would leave it or lose bits. Scaled groups are in such a unit already.
     cdef Group same = group[0]
     cdef double unit
     if same.scale == 1 and 0 < same.rstd and not is_moderate(same.rstd):
         unit = 1 / inverse_power(same.rstd, example)
-        if fabs(same.shift) * unit <= 7.9e28:       # 2^96
+        if same.shift == 0 or 1e-30 <= fabs(same.shift) * unit <= 7.9e28:
             same.shift *= unit
             same.lo *= unit
+            same.lo_low *= unit
             same.rstd /= unit
             same.rstd_low /= unit
             same.scale = unit
@@ -57,6 +59,7 @@ cdef inline bint load_groups(
     if floating is double:
         for j in range(SIDE):
             loaded.rstd_low[j] = groups[min(j, count - 1)].rstd_low
+            loaded.lo_low[j] = groups[min(j, count - 1)].lo_low
     if ordinary == SIDE:
         return False
     for j in range(SIDE):
@@ -65,6 +68,7 @@ cdef inline bint load_groups(
         loaded.lo[j] = group.lo
         loaded.rstd[j] = group.rstd
         loaded.rstd_low[j] = group.rstd_low
+        loaded.lo_low[j] = group.lo_low
         loaded.scale[j] = group.scale
         scaled |= group.scale != 1
     return scaled
@@ -179,3 +183,53 @@ cdef inline void repeat(
             for j in range(unit.first_lane, unit.last_lane):
                 parameters[q * layout.stride + lane + j] = parameters[q * layout.stride + j]
             lane += layout.columns
+
+
+# ---- groups that need more range -------------------------------------------------------------------------------------
+
+cdef inline apart all_within(
+    const floating* row, Py_ssize_t first, Py_ssize_t last, double least, double most, bint* within,
+) noexcept nogil:
+    # whether the magnitudes of a unit's parameters of one kind are
+    cdef floating low = <floating>least
+    cdef floating high = <floating>most
+    cdef Py_ssize_t count = 0
+    cdef Py_ssize_t j
+    for j in range(first, last):
+        count += (row[j] >= low and row[j] <= high) or (row[j] <= -low and row[j] >= -high)
+    within[0] = count == last - first
+
+
+cdef inline bint group_fits(
+    View* view, const floating* parameters, Py_ssize_t stride, Py_ssize_t s, const Group* group,
+    const floating* weight,
+) noexcept nogil:
+    # whether rstd·weight is one factor in all columns of group s
+    cdef Py_ssize_t c
+    cdef bint fits = True
+    for c in range(s * view.inner, (s + 1) * view.inner):
+        fits = fits and may_join(
+            parameters[FACTOR * stride + c], weight[c] if weight != NULL else 1, group.rstd, parameters[0])
+    return fits
+
+
+cdef inline bint group_goes_far(View* view, const Group* group, const floating* x) noexcept nogil:
+    # x at the group's start
+    cdef Py_ssize_t a
+    for a in range(view.reduced):
+        if goes_far(x + a * view.groups * view.inner, view.inner, group):
+            return True
+    return False
+
+
+cdef inline void leave_alone(View* view, Layout* layout, Py_ssize_t s, floating* parameters) noexcept nogil:
+    # y = x for group s, in whose place wide_values then puts the values
+    cdef Py_ssize_t lane = s * view.inner
+    cdef Py_ssize_t i
+    while lane < layout.lanes:
+        for i in range(lane, lane + view.inner):
+            parameters[SHIFT * layout.stride + i] = 0
+            parameters[SCALE * layout.stride + i] = 1
+            parameters[FACTOR * layout.stride + i] = 1
+            parameters[OFFSET * layout.stride + i] = <floating>-0.0
+        lane += layout.columns

@@ -62,12 +62,14 @@ cdef inline void close_groups(
     cdef const double* sums = p.sums
     cdef double* totals = p.totals
     cdef Tangent tangent
-    cdef dd total, product, sum_g, sum_gx, rstd
+    cdef dd total, product, sum_g, sum_gx, rstd, lo
     cdef double w
     cdef Py_ssize_t j, c
     for j in range(count):
         rstd.high = loaded.rstd[j]
         rstd.low = loaded.rstd_low[j] if floating is double else 0
+        lo.high = loaded.lo[j]
+        lo.low = loaded.lo_low[j] if floating is double else 0
         sum_g.high = sum_g.low = sum_gx.high = sum_gx.low = 0
         for c in range((group + j) * inner, (group + j + 1) * inner):
             total = lane_sum(sums + FIRST * stride, sums + FIRST_LOW * stride, c, parameters[0])
@@ -75,7 +77,7 @@ cdef inline void close_groups(
             if floating is float:
                 product.high = product_of(total.high, product.high, loaded.lo[j], loaded.rstd[j])
             else:
-                product = dd_times(dd_add(product, dd_scale(total, -loaded.lo[j])), rstd)
+                product = dd_times(dd_add(product, dd_scale(dd_times(total, lo), -1)), rstd)
                 totals[FIRST_LOW * columns + c] = total.low
                 totals[SECOND_LOW * columns + c] = product.low
             totals[FIRST * columns + c] = total.high

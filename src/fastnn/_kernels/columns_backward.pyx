@@ -18,8 +18,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
-from fastnn._kernels.column_gradients cimport GRADIENT_PARAMETERS, gradient_rows
-from fastnn._kernels.column_parameters cimport set_parameters
+from fastnn._kernels.column_gradients cimport CONSTANT, GRADIENT_PARAMETERS, SLOPE, gradient_rows
+from fastnn._kernels.column_parameters cimport FACTOR, SCALE, all_within, group_fits, set_parameters
 from fastnn._kernels.column_products cimport sum_rows
 from fastnn._kernels.column_tangents cimport Sums, close_sums
 from fastnn._kernels.columns cimport (
@@ -28,13 +28,15 @@ from fastnn._kernels.columns cimport (
     unit_of, whole_lines,
 )
 from fastnn._kernels.lanes cimport add_term, dd
-from fastnn._kernels.norm cimport LINE, Group, View
+from fastnn._kernels.norm cimport LINE, Group, View, least_of, most_of
 from fastnn._kernels.norm_call cimport Call, offer
+from fastnn._kernels.wide cimport has_extremes, ordinary, suspect, wide_gradient
 
 __all__ = ["columns_backward"]
 
 
 cdef struct Backward:
+    const Call* call
     View view
     Layout layout
     const void* dy              # IN   (O, A, S, I)
@@ -62,9 +64,14 @@ cdef struct Backward:
 
 cdef inline void prepare(Backward* p, Py_ssize_t number, Unit* unit, floating* parameters) noexcept nogil:
     # the parameters that are known before the sums
+    cdef Py_ssize_t j
     p.scaled[number] = set_parameters(
         &p.view, &p.layout, unit, p.groups + unit.outer * p.view.groups, <const floating*>p.weight,
         <const floating*>NULL, parameters)
+    if p.constant and p.scaled[number]:
+        # dinput = dy · factor, without another step
+        for j in range(unit.first_lane, min(unit.first_lane + p.layout.panel, p.layout.lanes)):
+            parameters[FACTOR * p.layout.stride + j] *= parameters[SCALE * p.layout.stride + j]
 
 
 cdef inline void close_unit(Backward* p, Unit* unit, floating* parameters) noexcept nogil:
@@ -183,6 +190,78 @@ cdef void means_task(void* arguments, Py_ssize_t number) noexcept nogil:
         close_task(p, number)
 
 
+cdef inline bint needs_range(
+    Backward* p, Unit* unit, Py_ssize_t s, const Group* group, const floating* parameters,
+) noexcept nogil:
+    # whether the gradient of group s of this outer index may leave the range on its way
+    cdef Py_ssize_t stride = p.layout.stride
+    cdef Py_ssize_t at = s * p.view.inner
+    cdef double scale = parameters[SCALE * stride + at]
+    cdef double constant = parameters[CONSTANT * stride + at]
+    cdef double slope = parameters[SLOPE * stride + at]
+    cdef double rstd = group.rstd * (group.scale / scale)
+    cdef const double* products = p.columns + (unit.outer * sums_of(parameters[0]) + SECOND) * p.layout.columns
+    cdef double sum_gx = 0
+    cdef Py_ssize_t c
+    if not group_fits(&p.view, parameters, stride, s, group, <const floating*>p.weight):
+        return True
+    if p.constant:
+        return False
+    if floating is float and (constant != constant or slope != slope):
+        return p.mask != NULL       # NaN is the answer, unless a mask should have left it out
+    for c in range(at, at + p.view.inner):
+        if floating is double and products[c] != 0 and suspect(products[c], rstd):
+            return True
+        sum_gx += products[c] * ((<const floating*>p.weight)[c] if p.weight != NULL else 1)
+    if (scale != 1 or (floating is double and suspect(sum_gx, rstd))) and has_extremes(
+        p.call, unit.outer * p.view.groups + s, <const floating*>p.dy, <const floating*>p.x, scale,
+    ):
+        return True
+    if slope == 0 and sum_gx != 0:      # less than the least number
+        return True
+    return not ordinary(constant, slope, rstd, scale, parameters[0])
+
+
+cdef inline void write_wide(
+    Backward* p, Unit* unit, const floating* parameters, bint scaled,
+) noexcept nogil:
+    # the gradients of groups that need more range, once more; parameters of the outer index
+    cdef Py_ssize_t stride = p.layout.stride
+    cdef double narrowed = 1e-10        # rstd, and the least slope beside the least number, in a moderate unit
+    cdef const double* products = p.columns + (unit.outer * sums_of(parameters[0]) + SECOND) * p.layout.columns
+    cdef bint factors, constants, slopes
+    cdef bint sums = True
+    cdef Py_ssize_t s
+    all_within(
+        parameters + FACTOR * stride, unit.first_lane, unit.last_lane, least_of(parameters[0]), most_of(parameters[0]),
+        &factors)
+    constants = slopes = p.constant
+    if not p.constant:
+        all_within(
+            parameters + CONSTANT * stride, unit.first_lane, unit.last_lane, 0, most_of(parameters[0]), &constants)
+        all_within(
+            parameters + SLOPE * stride, unit.first_lane, unit.last_lane, least_of(parameters[0]) / narrowed,
+            most_of(parameters[0]) * narrowed, &slopes)
+        if floating is double:
+            all_within(products, unit.first_lane, unit.last_lane, 1e-260, 1e290, &sums)
+    for s in range(unit.first_group, unit.last_group):
+        if (scaled or not (factors and constants and slopes and sums)) and needs_range(
+            p, unit, s, p.groups + unit.outer * p.view.groups + s, parameters,
+        ):
+            wide_gradient(
+                p.call, unit.outer * p.view.groups + s, <const floating*>p.dy, <const floating*>p.x, <floating*>p.dx)
+
+
+cdef void wide_task(void* arguments, Py_ssize_t number) noexcept nogil:
+    cdef Backward* p = <Backward*>arguments
+    cdef Unit unit = unit_of(&p.layout, &p.view, number)
+    cdef Py_ssize_t at = unit.outer * GRADIENT_PARAMETERS * p.layout.stride
+    if p.double_precision:
+        write_wide(p, &unit, <const double*>p.parameters + at, p.scaled[number])
+    else:
+        write_wide(p, &unit, <const float*>p.parameters + at, p.scaled[number])
+
+
 cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
     # all steps of one unit
     cdef Backward* p = <Backward*>arguments
@@ -192,6 +271,7 @@ cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
     if not p.constant:
         for task in range(first + p.layout.blocks - 1, first - 1, -1):
             gradient_task(p, task)
+    wide_task(p, number)
 
 
 cdef inline void reduce_columns(Backward* p, floating* dweight, floating* dbias) noexcept nogil:
@@ -239,6 +319,8 @@ cdef void run_backward(Backward* p) noexcept nogil:
         parallel_for(means_task, p, units, 2 * bytes + closing)
     if p.shared and not p.constant:
         parallel_back(gradient_task, p, p.layout.outer * p.results.blocks, 3 * bytes)
+    if p.shared:
+        parallel_for(wide_task, p, units, closing)
     if p.dweight != NULL and p.double_precision:
         reduce_columns(p, <double*>p.dweight, <double*>p.dbias)
     elif p.dweight != NULL:
@@ -253,7 +335,7 @@ cdef int backward(const Call* call) noexcept nogil:
     cdef size_t sums, parameters, totals, counts, units
     cdef char* scratch
     cdef char* rest
-    p.view = call.view
+    p.call, p.view = call, call.view
     p.layout = layout_of(&p.view, SMALL_PANEL)
     p.dy, p.x, p.dx, p.weight, p.mask = call.dy, call.x, call.y, call.weight, call.mask
     p.groups = call.groups

@@ -28,7 +28,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport parallel_back, parallel_for, team_size
-from fastnn._kernels.column_parameters cimport PARAMETERS, SCALE, SHIFT, set_parameters
+from fastnn._kernels.column_parameters cimport (
+    FACTOR, PARAMETERS, SCALE, SHIFT, all_within, group_fits, group_goes_far, leave_alone, set_parameters,
+)
 from fastnn._kernels.column_statistics cimport (
     SCALED, SHIFTED, UNDECIDED, Closing, close_doubles, close_floats,
 )
@@ -38,8 +40,9 @@ from fastnn._kernels.columns cimport (
     CLOSING, EVEN, FIRST_LOW, SMALL_PANEL, SUMS, Layout, Span, Unit, carve, count_elements, fold_lanes, layout_of,
     may_share, may_stream, merge_blocks, next_lanes, pieces_of, rows_of, span_of, sums_of, unit_of, whole_lines,
 )
-from fastnn._kernels.norm cimport DISTANT, LINE, Group, Population, View
+from fastnn._kernels.norm cimport DISTANT, LINE, Group, Population, View, least_of, most_of
 from fastnn._kernels.norm_call cimport Call, offer
+from fastnn._kernels.wide cimport wide_values
 
 __all__ = ["columns_forward"]
 
@@ -68,10 +71,13 @@ cdef struct Forward:
     unsigned char* states       # scratch (units): see column_statistics.pxd
     Py_ssize_t* counts          # scratch (O, S · I) if there is a mask: elements that count
     unsigned char* attempts     # scratch (units): sums closed so far
+    unsigned char* wide         # scratch (O · S), of units in state WIDE: groups that need more range
 
 cdef enum:
-    # passes for the sums: a scale may have to be found, then a shift
-    ATTEMPTS = 3
+    # of the states too, once there are no more sums to take
+    WIDE = 8            # has groups that need more range
+    # passes for the sums: a shift may have to be found, then a scale, then a shift for that
+    ATTEMPTS = 4
 
 
 # ---- statistics ------------------------------------------------------------------------------------------------------
@@ -128,12 +134,40 @@ cdef inline int close_unit(
         return close_doubles(&c, unit, x, mask, parameters)
 
 
-cdef inline int prepare(Forward* p, Unit* unit, floating* parameters) noexcept nogil:
-    # groups → parameters of one unit
+cdef inline int prepare(Forward* p, Unit* unit, const floating* x, floating* parameters) noexcept nogil:
+    # groups → parameters of one unit; x at the outer index's start
+    cdef const Group* groups = p.groups + unit.outer * p.view.groups
     cdef bint scaled = set_parameters(
-        &p.view, &p.layout, unit, p.groups + unit.outer * p.view.groups, <const floating*>p.weight,
-        <const floating*>p.bias, parameters)
-    return SCALED if scaled else 0
+        &p.view, &p.layout, unit, groups, <const floating*>p.weight, <const floating*>p.bias, parameters)
+    cdef int state = SCALED if scaled else 0
+    if set_apart(p, unit, x, scaled, parameters):
+        state |= WIDE
+    return state
+
+
+cdef inline bint set_apart(
+    Forward* p, Unit* unit, const floating* x, bint scaled, floating* parameters,
+) noexcept nogil:
+    # whether there are groups that need more range. Elements are near their mean, unless a mask leaves them out or the
+    # statistics come with the call; in the data's own unit, only values out of range overflow even then.
+    cdef const Group* groups = p.groups + unit.outer * p.view.groups
+    cdef unsigned char* wide = p.wide + unit.outer * p.view.groups
+    cdef bint far = scaled and (p.mask != NULL or p.given)
+    cdef bint within, any_wide = False
+    cdef Py_ssize_t s
+    all_within(
+        parameters + FACTOR * p.layout.stride, unit.first_lane, unit.last_lane, least_of(x[0]), most_of(x[0]),
+        &within)
+    if within and not far:
+        return False
+    for s in range(unit.first_group, unit.last_group):
+        wide[s] = not group_fits(
+            &p.view, parameters, p.layout.stride, s, groups + s, <const floating*>p.weight) or (
+            far and group_goes_far(&p.view, groups + s, x + s * p.view.inner))
+        if wide[s]:
+            leave_alone(&p.view, &p.layout, s, parameters)
+            any_wide = True
+    return any_wide
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -200,9 +234,9 @@ cdef void close_task(void* arguments, Py_ssize_t number) noexcept nogil:
             p.states[number] = state
             return
     if p.double_precision:
-        p.states[number] = prepare(p, &unit, <double*>p.parameters + at)
+        p.states[number] = prepare(p, &unit, <const double*>p.x + base, <double*>p.parameters + at)
     else:
-        p.states[number] = prepare(p, &unit, <float*>p.parameters + at)
+        p.states[number] = prepare(p, &unit, <const float*>p.x + base, <float*>p.parameters + at)
 
 
 cdef void apply_task(void* arguments, Py_ssize_t task) noexcept nogil:
@@ -230,6 +264,31 @@ cdef void statistics_task(void* arguments, Py_ssize_t number) noexcept nogil:
         close_task(p, number)
 
 
+cdef inline void write_wide(Forward* p, Unit* unit, floating* y) noexcept nogil:
+    # in place of x; y at the outer index's start
+    cdef Py_ssize_t s, at
+    for s in range(unit.first_group, unit.last_group):
+        at = s * p.view.inner
+        if p.wide[unit.outer * p.view.groups + s]:
+            wide_values(
+                y + at, y + at, p.view.reduced, p.layout.columns, p.view.inner,
+                <const floating*>p.weight + at if p.weight != NULL else NULL,
+                <const floating*>p.bias + at if p.bias != NULL else NULL, 1,
+                p.groups + unit.outer * p.view.groups + s)
+
+
+cdef void wide_task(void* arguments, Py_ssize_t number) noexcept nogil:
+    cdef Forward* p = <Forward*>arguments
+    cdef Unit unit
+    if not p.states[number] & WIDE:
+        return
+    unit = unit_of(&p.layout, &p.view, number)
+    if p.double_precision:
+        write_wide(p, &unit, <double*>p.y + unit.outer * p.layout.size)
+    else:
+        write_wide(p, &unit, <float*>p.y + unit.outer * p.layout.size)
+
+
 cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
     # all steps of one unit
     cdef Forward* p = <Forward*>arguments
@@ -238,6 +297,7 @@ cdef void unit_task(void* arguments, Py_ssize_t number) noexcept nogil:
     statistics_task(p, number)
     for task in range(first + p.layout.blocks - 1, first - 1, -1):
         apply_task(p, task)
+    wide_task(p, number)
 
 
 cdef void run_forward(Forward* p) noexcept nogil:
@@ -257,16 +317,18 @@ cdef void run_forward(Forward* p) noexcept nogil:
         parallel_for(statistics_task, p, units, (0 if p.given else half) + closing)
     else:
         parallel_for(start_task, p, units, 0)
-        while undecided(p, units):
+        while any_in(p, units, UNDECIDED):
             parallel_for(sum_task, p, p.layout.outer * p.layout.blocks, half)
             parallel_for(close_task, p, units, closing)
     parallel_back(apply_task, p, p.layout.outer * p.results.blocks, half)
+    if any_in(p, units, WIDE):
+        parallel_for(wide_task, p, units, half)
 
 
-cdef inline bint undecided(Forward* p, Py_ssize_t units) noexcept nogil:
+cdef inline bint any_in(Forward* p, Py_ssize_t units, int state) noexcept nogil:
     cdef Py_ssize_t number
     for number in range(units):
-        if p.states[number] & UNDECIDED:
+        if p.states[number] & state:
             return True
     return False
 
@@ -290,7 +352,8 @@ cdef int forward(const Call* call) noexcept nogil:
     parameters = p.layout.outer * PARAMETERS * p.layout.stride * (8 if p.double_precision else 4)
     counts = p.layout.outer * p.layout.columns * sizeof(Py_ssize_t) if p.mask != NULL else 0
     scratch = <char*>malloc(
-        whole_lines(groups) + whole_lines(sums) + whole_lines(parameters) + whole_lines(counts) + 2 * units + LINE)
+        whole_lines(groups) + whole_lines(sums) + whole_lines(parameters) + whole_lines(counts) + 2 * units
+        + p.view.outer * p.view.groups + LINE)
     if scratch == NULL:
         return -1
     rest = scratch
@@ -300,8 +363,9 @@ cdef int forward(const Call* call) noexcept nogil:
     p.sums = <double*>carve(&rest, sums)
     p.parameters = carve(&rest, parameters)
     p.counts = <Py_ssize_t*>carve(&rest, counts)
-    p.states = <unsigned char*>carve(&rest, 2 * units)
+    p.states = <unsigned char*>carve(&rest, 2 * units + p.view.outer * p.view.groups)
     p.attempts = p.states + units
+    p.wide = p.attempts + units
     run_forward(&p)
     free(scratch)
     return 0

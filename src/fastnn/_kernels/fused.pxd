@@ -9,13 +9,16 @@ cdef extern from *:
     #if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMA)
       #define FASTNN_FMA(a, b, c) __builtin_fma(a, b, c)
       #define FASTNN_FMAF(a, b, c) __builtin_fmaf(a, b, c)
+      #define FASTNN_FMAF_ONCE(a, b, c) __builtin_fmaf(a, b, c)
     #else /* x86-64-v2: a library call for each element would cost more than the last bit is worth */
       #define FASTNN_FMA(a, b, c) ((a) * (b) + (c))
       #define FASTNN_FMAF(a, b, c) ((a) * (b) + (c))
+      #define FASTNN_FMAF_ONCE(a, b, c) ((float)((double)(a) * (b) + (c)))
     #endif
     """
     double fma "FASTNN_FMA" (double a, double b, double c) noexcept nogil
     float fmaf "FASTNN_FMAF" (float a, float b, float c) noexcept nogil
+    float fmaf_once "FASTNN_FMAF_ONCE" (float a, float b, float c) noexcept nogil
 
 
 cdef inline floating multiply_add(floating a, floating b, floating c) noexcept nogil:
@@ -27,8 +30,8 @@ cdef inline floating multiply_add(floating a, floating b, floating c) noexcept n
 
 
 cdef inline floating multiply_add_once(floating a, floating b, floating c) noexcept nogil:
-    """a·b + c; of doubles rounded once on every build, where there is no instruction by libm."""
+    """a·b + c rounded once on every build; of floats as good as: where there is no instruction in double precision."""
     if floating is float:
-        return fmaf(a, b, c)
+        return fmaf_once(a, b, c)
     else:
         return libm_fma(a, b, c)

@@ -23,7 +23,9 @@ cdef struct Group:
     double lo
     double rstd
     double scale
-    double rstd_low     # of double data: what rounding took off rstd
+    # of double data: what rounding took off rstd and lo
+    double rstd_low
+    double lo_low
 
 cdef enum:
     # bytes read and written together from which on the result's lines are claimed ahead
@@ -41,6 +43,12 @@ cdef inline dd rstd_of(const Group* group) noexcept nogil:
     cdef dd rstd
     rstd.high, rstd.low = group.rstd, group.rstd_low
     return rstd
+
+
+cdef inline dd lo_of(const Group* group) noexcept nogil:
+    cdef dd lo
+    lo.high, lo.low = group.lo, group.lo_low
+    return lo
 
 
 cdef inline Py_ssize_t start_of(View* view, Py_ssize_t group) noexcept nogil:
@@ -88,7 +96,7 @@ cdef enum Verdict:
 
 cdef inline void clear_group(Group* group, Population* population) noexcept nogil:
     # nothing counts: x̂ = 0 and no gradient
-    group.shift = group.lo = group.rstd = group.rstd_low = 0
+    group.shift = group.lo = group.rstd = group.rstd_low = group.lo_low = 0
     group.scale = 1
     if population != NULL:
         population.mean = population.variance = population.count = 0
@@ -101,7 +109,7 @@ cdef inline Verdict close_group(
     # x − shift rounds like x − mean; a group of equal elements then has x − shift = 0 and lo = 0, hence y = bias
     # exactly. Such a group without eps has x̂ = 0, the limit of small eps, and no gradient.
     # Whatever the verdict, all is written: where no other scale helps, it stays.
-    cdef dd lo, variance, mean, guarded, rstd
+    cdef dd lo, variance, mean, rest, guarded, rstd
     cdef bint unscaled = scale == 1
     cdef double unit
     if n == 0:
@@ -113,7 +121,7 @@ cdef inline Verdict close_group(
         lo.low = 0
     variance = dd_add(dd_divide(s2, n), dd_scale(dd_square(lo), -1))
     mean = two_sum(shift, lo.high)
-    mean.low += lo.low
+    rest = two_sum(mean.low, lo.low)
     if variance.high < 0:
         variance.high = 0
         variance.low = 0
@@ -124,13 +132,14 @@ cdef inline Verdict close_group(
         if fabs(mean.high) >= 9.745314011399999e288 * scale:                            # 2^960
             unit = 0.25
         mean.high *= unit / scale
-        mean.low *= unit / scale
+        rest.high *= unit / scale
+        rest.low *= unit / scale
         scale = unit
     eps = eps * scale * scale
     guarded = two_sum(variance.high, eps)
     guarded.low += variance.low
     group.shift = mean.high
-    group.lo = mean.low
+    group.lo, group.lo_low = rest.high, rest.low
     rstd = dd_rsqrt(guarded)
     group.rstd = group.rstd_low = 0
     if rstd.high > 4.4e307:     # 2^1022
@@ -188,7 +197,9 @@ cdef struct Settled:
     double lo[SIDE]
     double rstd[SIDE]
     double scale[SIDE]
-    double rstd_low[SIDE]   # of double data only
+    # of double data only
+    double rstd_low[SIDE]
+    double lo_low[SIDE]
 
 
 cdef inline bint usual(double guarded) noexcept nogil:
@@ -298,6 +309,18 @@ cdef inline double masked_gradient(
     return t.high + low if low == low else t.high       # of infinite numbers
 
 
+# ---- the range of the data's precision -------------------------------------------------------------------------------
+
+cdef inline double least_of(floating example) noexcept nogil:
+    # numbers from here on have all their bits
+    return 1.1754943508222875e-38 if floating is float else 1e-288
+
+
+cdef inline double most_of(floating example) noexcept nogil:
+    # products of numbers up to here with a few more stay finite
+    return 1e30 if floating is float else 1e270
+
+
 # ---- groups out of range -----------------------------------------------------------------------------------------
 
 cdef inline double inverse_power(double size, floating example) noexcept nogil:
@@ -312,10 +335,9 @@ cdef inline double inverse_power(double size, floating example) noexcept nogil:
 
 cdef inline double scale_of(const double* x, const unsigned char* mask, View* view, double eps) noexcept nogil:
     # For a group of double data: the power of two that brings the largest element that counts near 1, but √eps not
-    # beyond 2^54 (under a mask, which may leave out large elements, not beyond 1); 1 if an element is not finite, when
-    # NaN is the answer. x and mask at the group's start.
+    # beyond 2^500; 1 if an element is not finite, when NaN is the answer. x and mask at the group's start.
     cdef Py_ssize_t a, i, at
-    cdef double largest = sqrt(eps) * (5.551115123125783e-17 if mask == NULL else 1) if eps > 0 else 0
+    cdef double largest = min(<double>1, sqrt(eps) * 3.054936363499605e-151) if eps > 0 else 0
     cdef double z
     for a in range(view.reduced):
         for i in range(view.inner):

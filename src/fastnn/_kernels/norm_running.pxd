@@ -6,10 +6,10 @@
 #       as in PyTorch; without any counted element nothing is updated, and a single one has no variance.
 
 from cython cimport floating
-from libc.math cimport sqrt
+from libc.math cimport fabs, sqrt
 
 from fastnn._kernels.lanes cimport dd, dd_rsqrt, two_sum
-from fastnn._kernels.norm cimport SIDE, Group, Population, in_range, inverse_power, usual
+from fastnn._kernels.norm cimport LARGE, SIDE, Group, Population, in_range, inverse_power, most_of, usual
 
 cdef struct Running:
     void* mean              # IN   (channels); in training INOUT
@@ -26,8 +26,10 @@ cdef inline Group scaled_group(floating mean, floating variance, double eps) noe
     cdef double scale = 1
     if not in_range(variance, variance + eps, mean):
         scale = inverse_power(sqrt(variance + eps), mean)
+    if not fabs(mean) * scale <= most_of(mean):     # differences might overflow
+        scale = 0.25
     group.shift = mean * scale
-    group.lo = 0
+    group.lo = group.lo_low = 0
     rstd = dd_rsqrt(two_sum(variance * scale * scale, eps * scale * scale))
     group.rstd = rstd.high
     group.rstd_low = rstd.low if floating is double else 0
@@ -41,17 +43,19 @@ cdef inline void plain_groups(
     # up to SIDE channels side by side, as vectors; a root in double has bits to spare for float data
     cdef double guarded[SIDE]
     cdef double rstd[SIDE]
+    cdef bint fits[SIDE]
     cdef Py_ssize_t misfits = 0
     cdef Py_ssize_t j
     for j in range(SIDE):
         guarded[j] = variance[min(j, channels - 1)] + eps
         rstd[j] = 1 / sqrt(guarded[j])
-        misfits += 0 if usual(guarded[j]) else 1
+        fits[j] = usual(guarded[j]) & (fabs(mean[min(j, channels - 1)]) < LARGE)
+        misfits += 0 if fits[j] else 1
     for j in range(channels):
-        groups[j] = Group(mean[j], 0, rstd[j], 1, 0)
+        groups[j] = Group(mean[j], 0, rstd[j], 1, 0, 0)
     if misfits:
         for j in range(channels):
-            if not usual(guarded[j]):       # the others' bits do not depend on their neighbours
+            if not fits[j]:         # the others' bits do not depend on their neighbours
                 groups[j] = scaled_group(mean[j], variance[j], eps)
 
 

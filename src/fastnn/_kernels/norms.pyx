@@ -29,6 +29,7 @@ from fastnn._kernels.norm cimport Group, Population, View
 from fastnn._kernels.norm_call cimport Call, kernel, offered
 from fastnn._kernels.norm_running cimport Running, fill_groups, update_running
 from fastnn._kernels.norm_views cimport axes_view, batch_view, group_view, trailing_view
+from fastnn._kernels.wide cimport repair_parameters
 
 cnp.import_array()
 
@@ -314,13 +315,20 @@ def norm_backward(object dy, object ctx, object context, object gate):
     c.weight, c.mask = data_of(weight), <const unsigned char*>data_of(mask)
     c.dweight, c.dbias = data_of(dweight), data_of(dbias)
     if cnp.PyArray_NBYTES(x) < BRIEF:
-        failed = run(&c)
+        failed = run_backward(&c, run)
     else:
         with nogil:
-            failed = run(&c)
+            failed = run_backward(&c, run)
     if failed:
         raise MemoryError("no memory for the partial sums of a norm's gradient")
     return result
+
+
+cdef int run_backward(const Call* c, kernel run) noexcept nogil:
+    cdef int failed = run(c)
+    if c.dweight != NULL and not failed:
+        repair_parameters(c)
+    return failed
 
 
 cdef inline int backward_kernel(Call* c, bint affine) noexcept:

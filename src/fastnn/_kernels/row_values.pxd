@@ -1,13 +1,13 @@
 # The normalised values of one run, forward: x̂ = fma(x − shift, rstd, −lo·rstd), times weight, plus bias.
 
 from cython cimport floating
-from libc.math cimport fabs
 
 from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.norm cimport Group, deviation, normalized, offset_of
 from fastnn._kernels.row_floats cimport apply_affine
 from fastnn._kernels.vectors cimport VECTOR
+from fastnn._kernels.wide cimport may_join
 
 cdef enum:
     CHUNK = 64
@@ -15,35 +15,23 @@ cdef enum:
 
 
 cdef struct Line:
-    # y = fma(x·scale − shift, factor, offset), or fma(fma(x·scale − shift, rstd, −lo·rstd), weight, bias) where
-    # rstd·weight may not be a normal number of the data's precision
+    # y = fma(x·scale − shift, factor, offset), where rstd·weight may be one factor
     double shift
     double scale
     double factor
     double offset
     bint folded
-    double rstd
-    double weight
-    double bias
 
 
 # ---- neighbours share a weight ---------------------------------------------------------------------------------------
 
-cdef inline bint may_join(double weight) noexcept nogil:
-    # whether rstd·weight is a normal number of the data's precision
-    return weight == 0 or (8.673617379884035e-19 <= fabs(weight) <= 1.152921504606847e18)     # 2^±60
-
-
-cdef inline Line line_of(const Group* group, double weight, double bias) noexcept nogil:
+cdef inline Line line_of(const Group* group, double weight, double bias, floating example) noexcept nogil:
     cdef Line line
     line.shift = group.shift
     line.scale = group.scale
-    line.rstd = group.rstd
-    line.weight = weight
-    line.bias = bias
-    line.folded = may_join(weight)
-    line.factor = multiply_add(group.rstd, weight, group.rstd_low * weight) if line.folded else group.rstd
-    line.offset = bias - group.lo * group.rstd * weight if line.folded else -group.lo * group.rstd
+    line.factor = multiply_add(group.rstd, weight, group.rstd_low * weight)
+    line.offset = bias - group.lo * group.rstd * weight
+    line.folded = may_join(line.factor, weight, group.rstd, example)
     return line
 
 
@@ -86,17 +74,12 @@ cdef inline inlined shared_run(
 
 
 cdef inline apart apply_line(const floating* x, floating* y, Py_ssize_t n, const Line* line) noexcept nogil:
-    cdef Py_ssize_t i
-    if line.folded and line.scale == 1:
-        if floating is float and n >= VECTOR:
-            apply_affine(x, y, n, line.shift, line.factor, line.offset, NULL, NULL)
-        else:
-            shared_run(x, y, n, line, False)
-        return
-    shared_run(x, y, n, line, True)
-    if not line.folded:
-        for i in range(n):
-            y[i] = multiply_add(y[i], <floating>line.weight, <floating>line.bias)
+    if line.scale != 1:
+        shared_run(x, y, n, line, True)
+    elif floating is float and n >= VECTOR:
+        apply_affine(x, y, n, line.shift, line.factor, line.offset, NULL, NULL)
+    else:
+        shared_run(x, y, n, line, False)
 
 
 # ---- each element has its own weight ---------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, dd, dd_add, dd_scale, dd_times, exact_deviation
 from fastnn._kernels.norm cimport (
-    DISTANT, SIDE, Group, Tangent, View, count_of, deviation, masked_gradient, rstd_of, start_of, tangent_of,
+    DISTANT, SIDE, Group, Tangent, View, count_of, deviation, lo_of, masked_gradient, rstd_of, start_of, tangent_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.row_floats cimport (
@@ -35,6 +35,7 @@ from fastnn._kernels.row_floats cimport (
 from fastnn._kernels.rows cimport BATCH, batch_of, block_of, jump_after, may_stream, run_products
 from fastnn._kernels.streaming cimport stream_end
 from fastnn._kernels.vectors cimport VECTOR, d8, store8, totals
+from fastnn._kernels.wide cimport has_extremes, may_join, ordinary, suspect, wide_gradient
 
 __all__ = ["rows_backward"]
 
@@ -45,6 +46,7 @@ cdef enum:
 
 
 cdef struct Backward:
+    const Call* call
     View view
     const void* dy              # IN   (O, A, S, I)
     const void* x               # IN   the same
@@ -102,7 +104,7 @@ cdef inline void close_segment(
         segment[1].high = (product.high - group.lo * sum.high) * group.rstd
         segment[1].low = 0
     else:
-        segment[1] = dd_times(dd_add(product, dd_scale(sum, -group.lo)), rstd_of(group))
+        segment[1] = dd_times(dd_add(product, dd_scale(dd_times(sum, lo_of(group)), -1)), rstd_of(group))
 
 
 cdef inline inlined put_totals(const d8* parts, Py_ssize_t count, dd* sums) noexcept nogil:
@@ -351,21 +353,73 @@ cdef inline Line exact_line(
     return line
 
 
+cdef inline bint needs_range(
+    Backward* p, Py_ssize_t g, const Line* line, const dd* segment, floating example,
+) noexcept nogil:
+    # whether the gradient of group g, with its sums, may leave the range on its way; `line` unless the statistics are
+    # constants
+    cdef const Group* group = p.groups + g
+    cdef bint needs = False
+    cdef double sum_gx = 0
+    cdef double w
+    cdef Py_ssize_t k
+    for k in range(p.entries):
+        w = weight_of(p, g, k, example)
+        needs = needs or not may_join(group.rstd * w, w, group.rstd, example)
+        if p.constant:
+            needs = needs or not may_join(group.rstd * w * group.scale, w, group.rstd, example)
+        elif floating is double:
+            needs = needs or (segment[2 * k + 1].high != 0 and suspect(segment[2 * k + 1].high, group.rstd))
+            sum_gx += w * segment[2 * k + 1].high
+    if p.constant or needs:
+        return needs
+    if floating is float:
+        # NaN is the answer, unless it is a mask that should have left it out
+        if line.c1 != line.c1 or line.c2 != line.c2:
+            return p.mask != NULL
+    if (group.scale != 1 or (floating is double and suspect(sum_gx, group.rstd))) and has_extremes(
+        p.call, g, <const floating*>p.dy, <const floating*>p.x, group.scale,
+    ):
+        return True
+    if line.c2 == 0 and sum_gx != 0:        # less than the least number
+        return True
+    return not ordinary(line.c1, line.c2, group.rstd, line.scale, example)
+
+
+cdef inline void wide_gradients(
+    Backward* p, Py_ssize_t g, Py_ssize_t count, const Line* lines, const dd* segments, floating example,
+) noexcept nogil:
+    # once more, of those of the groups that need it
+    cdef Py_ssize_t r
+    for r in range(count):
+        if needs_range(p, g + r, lines + r, segments + 2 * r * p.entries, example):
+            wide_gradient(p.call, g + r, <const floating*>p.dy, <const floating*>p.x, <floating*>p.dx)
+
+
 cdef inline void batch_gradients(
     Backward* p, Py_ssize_t g, Py_ssize_t count, const floating* dy, const floating* x, floating* dx,
     const unsigned char* mask, const dd* segments,
 ) noexcept nogil:
     # everything at the start of group g
-    cdef Py_ssize_t stride = p.view.groups * p.view.inner
     cdef Line lines[BATCH]
-    cdef Py_ssize_t r, a, k, at
-    cdef bint scaled = False
+    cdef Py_ssize_t r
     if floating is float:
         batch_lines(p, g, count, mask, segments, lines)
     else:
         for r in range(count):
             lines[r] = exact_line(
                 p, g + r, mask + r * p.view.inner if mask != NULL else NULL, segments + 2 * r * p.entries)
+    write_gradients(p, g, count, dy, x, dx, mask, lines)
+    wide_gradients(p, g, count, lines, segments, x[0])
+
+
+cdef inline void write_gradients(
+    Backward* p, Py_ssize_t g, Py_ssize_t count, const floating* dy, const floating* x, floating* dx,
+    const unsigned char* mask, Line* lines,
+) noexcept nogil:
+    cdef Py_ssize_t stride = p.view.groups * p.view.inner
+    cdef Py_ssize_t r, a, k, at
+    cdef bint scaled = False
     for r in range(count):
         scaled = scaled or lines[r].scale != 1
     if floating is float and p.length >= VECTOR and mask == NULL and not scaled and p.entries == 1:
@@ -411,7 +465,9 @@ cdef inline void backward_groups(
         start = start_of(&p.view, g)
         segments = p.segments + 2 * g * p.entries if p.segments != NULL else own
         batch_sums(p, g, count, dy + start, x + start, dx + start, segments)
-        if not p.constant:
+        if p.constant:
+            wide_gradients(p, g, count, NULL, segments, dy[0])
+        else:
             batch_gradients(
                 p, g, count, dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL, segments)
         if p.segments == NULL and p.dweight != NULL:
@@ -465,7 +521,7 @@ cdef void run_backward(Backward* p) noexcept nogil:
 cdef int backward(const Call* call) noexcept nogil:
     cdef Backward p
     cdef Py_ssize_t groups
-    p.view = call.view
+    p.call, p.view = call, call.view
     p.dy, p.x, p.dx, p.weight, p.mask = call.dy, call.x, call.y, call.weight, call.mask
     p.groups = call.groups
     p.dweight, p.dbias = call.dweight, call.dbias

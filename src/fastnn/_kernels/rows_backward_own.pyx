@@ -23,7 +23,7 @@ Design
 """
 
 from cython cimport floating
-from libc.math cimport isfinite
+from libc.math cimport NAN, fabs, isfinite
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -35,8 +35,8 @@ from fastnn._kernels.lanes cimport (
     exact_deviation, merge,
 )
 from fastnn._kernels.norm cimport (
-    DISTANT, LINE, Group, Means, Tangent, View, claim_lines, count_of, exact_mean, input_gradient, masked_gradient,
-    means_of, normalized, rstd_of, tangent_of,
+    DISTANT, LINE, Group, Means, Tangent, View, claim_lines, count_of, exact_mean, input_gradient, lo_of,
+    masked_gradient, means_of, normalized, rstd_of, tangent_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.own_doubles cimport FLUSH_DOUBLE, own_double_sums
@@ -45,7 +45,8 @@ from fastnn._kernels.own_floats cimport (
 )
 from fastnn._kernels.rows cimport exact_sum_of, sum_of
 from fastnn._kernels.streaming cimport stream_end
-from fastnn._kernels.vectors cimport transpose8
+from fastnn._kernels.vectors cimport between, d8, load8, multiply8, transpose8, widen
+from fastnn._kernels.wide cimport has_extremes, wide_gradient
 
 __all__ = ["rows_backward_own"]
 
@@ -77,6 +78,7 @@ cdef enum:
 
 
 cdef struct Backward:
+    const Call* call
     View view                   # (1, 1, rows, n)
     const void* dy              # IN   (rows, n)
     const void* x               # IN   the same
@@ -210,7 +212,7 @@ cdef inline void exact_parameters(
     cdef dd sum_g, sum_gx
     sum_g.high, sum_g.low = sums.g[row], sums.g_low[row]
     sum_gx.high, sum_gx.low = sums.gd[row], sums.gd_low[row]
-    sum_gx = dd_times(dd_add(sum_gx, dd_scale(sum_g, -group.lo)), rstd)
+    sum_gx = dd_times(dd_add(sum_gx, dd_scale(dd_times(sum_g, lo_of(group)), -1)), rstd)
     parameters[C1 * TILE_ROWS] = exact_mean(sum_g, n, centered, rstd).high
     parameters[C2 * TILE_ROWS] = exact_mean(sum_gx, n, True, rstd).high
     if masked != NULL:
@@ -219,11 +221,11 @@ cdef inline void exact_parameters(
 
 
 cdef inline apart exact_row_products(
-    const double* dy, const double* x, const double* weight, Py_ssize_t n, const Group* group, RowSums* sums,
+    const floating* dy, const floating* x, const floating* weight, Py_ssize_t n, const Group* group, RowSums* sums,
     Py_ssize_t row,
 ) noexcept nogil:
-    # The same in double-double from the products on, for rows under a mask: x̂ of what it leaves out may be so large
-    # that roundings of its terms exceed the sum.
+    # The same in twice the data's precision from the products on, for rows under a mask: x̂ of what it leaves out may
+    # be so large that roundings of its terms exceed the sum.
     cdef WideSum total_g, total_gd
     cdef Py_ssize_t j
     cdef Py_ssize_t i = 0
@@ -233,7 +235,10 @@ cdef inline apart exact_row_products(
         total_gd.high[j] = total_gd.low[j] = 0
     while i < n:
         for j in range(min(<Py_ssize_t>WIDE, n - i)):
-            g = dd_product(dy[i + j], weight[i + j])
+            if floating is float:
+                g.high = <double>dy[i + j] * weight[i + j]
+            else:
+                g = dd_product(dy[i + j], weight[i + j])
             d = exact_deviation(x[i + j], group.shift, group.scale, True)
             add_term(&total_g.high[j], &total_g.low[j], g, x[0])
             add_product(&total_gd.high[j], &total_gd.low[j], g, d, x[0])
@@ -265,6 +270,77 @@ cdef inline apart tile_parameters(
         if floating is double:
             exact_parameters(sums, r, group, n, p.centered, parameters + r, masked + r if p.mask != NULL else NULL)
         group += p.period
+
+
+# ---- rows that need more range ---------------------------------------------------------------------------------------
+
+cdef inline double most_of_sums(floating example) noexcept nogil:
+    return 1e15 if floating is float else 1e150
+
+
+cdef inline bint suspect(double sum_g, double sum_gd, double rstd, floating example) noexcept nogil:
+    # whether a row's sums are so small or so large that terms of them, or of the gradient, may have left the range
+    cdef double most = most_of_sums(example)
+    return not (
+        fabs(sum_g) <= most and 1 / most <= fabs(sum_gd) <= most
+        and 1 / most <= fabs(sum_gd) * rstd * rstd <= most)
+
+
+cdef inline bint any_suspect(const RowSums* sums, const floating* parameters, Py_ssize_t rows) noexcept nogil:
+    cdef const floating* rstd = parameters + RSTD * TILE_ROWS
+    cdef double most = most_of_sums(rstd[0])
+    cdef d8 product, term, factor
+    cdef Py_ssize_t r
+    if rows == TILE_ROWS:       # a vector
+        if floating is float:
+            factor = widen(rstd)
+        else:
+            factor = load8(rstd)
+        product = load8(sums.gd)
+        term = multiply8(multiply8(product, factor), factor)
+        return not (
+            between(load8(sums.g), -most, most)
+            and between(multiply8(product, product), 1 / most / most, most * most)
+            and between(multiply8(term, term), 1 / most / most, most * most))
+    for r in range(rows):
+        if suspect(sums.g[r], sums.gd[r], rstd[r], rstd[0]):
+            return True
+    return False
+
+
+cdef inline bint suspect_row(
+    Backward* p, const Group* group, double sum_g, double sum_gd, floating example,
+) noexcept nogil:
+    # The same of any row: products with what a mask leaves out may hide how small the gradients are, and of double
+    # data rstd·weight is a number of its own then.
+    return suspect(sum_g, sum_gd, group.rstd, example) or group.scale != 1 or (
+        p.mask != NULL and (floating is double or suspect(0, sum_g, 1, example)))
+
+
+cdef inline apart find_wide(
+    Backward* p, Py_ssize_t first, Py_ssize_t rows, const RowSums* sums, const floating* dy, const floating* x,
+    bint* wide,                 # OUT  (rows)
+    floating* parameters,       # INOUT  (ROW_PARAMETERS, TILE_ROWS)
+) noexcept nogil:
+    # What such a row adds down the columns is NaN, with which repair_parameters takes those sums again. NaN of float
+    # data without a mask is the answer already.
+    cdef Py_ssize_t r, row
+    for r in range(rows):
+        row = first + r * p.period
+        wide[r] = suspect_row(p, p.groups + row, sums.g[r], sums.gd[r], x[0]) and (
+            has_extremes(p.call, row, dy, x, p.groups[row].scale) or (p.mask != NULL and not isfinite(sums.gd[r])))
+        if wide[r]:
+            parameters[OFFSET * TILE_ROWS + r] = <floating>NAN
+
+
+cdef inline apart write_wide(
+    Backward* p, Py_ssize_t first, Py_ssize_t rows, const bint* wide, const floating* dy, const floating* x,
+    floating* dx,
+) noexcept nogil:
+    cdef Py_ssize_t r
+    for r in range(rows):
+        if wide[r]:
+            wide_gradient(p.call, first + r * p.period, dy, x, dx)
 
 
 # ---- the input's gradient, and sums down the columns -----------------------------------------------------------------
@@ -364,14 +440,16 @@ cdef inline void tile(
     cdef Py_ssize_t start = first * n
     cdef Py_ssize_t r, at
     cdef const Group* group
+    cdef bint wide[TILE_ROWS]
+    cdef bint suspected
     cdef bint cold = False
     for r in range(rows):
         at = (first + r * p.period) * n
         group = p.groups + first + r * p.period
-        if floating is float and group.scale == 1:
-            own_sums(dy + at, x + at, weight, NULL, 0, 1, n, group, 0, sums.g + r, sums.gd + r)
-        elif floating is double and p.mask != NULL:
+        if p.mask != NULL:
             exact_row_products(dy + at, x + at, weight, n, group, &sums, r)
+        elif floating is float and group.scale == 1:
+            own_sums(dy + at, x + at, weight, NULL, 0, 1, n, group, 0, sums.g + r, sums.gd + r)
         elif floating is double and group.scale == 1 and n >= WIDE:
             own_double_sums(
                 dy + at, x + at, weight, dx + at if p.distant else NULL, n, group.shift, &sum_g, &sum_gd)
@@ -380,9 +458,14 @@ cdef inline void tile(
             row_products(dy + at, x + at, weight, dx + at if p.distant else NULL, n, group, &sums, r)
         cold = cold or group.scale != 1
     tile_parameters(p, first, rows, &sums, parameters, masked)
+    suspected = cold or p.mask != NULL or any_suspect(&sums, parameters, rows)
+    if suspected:
+        find_wide(p, first, rows, &sums, dy, x, wide, parameters)
     strips(
         dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL, p.period * n, rows, n, weight,
         parameters, masked, cold, to)
+    if suspected:
+        write_wide(p, first, rows, wide, dy, x, dx)
 
 
 # ---- tiles in registers ----------------------------------------------------------------------------------------------
@@ -406,6 +489,8 @@ cdef inline void own_tile(
     cdef const float* weight = weights_of(p, first, <float>0)
     cdef float parameters[MOST_TILE_ROWS * ROW_PARAMETERS]
     cdef RowSums sums[MOST_BLOCKS]
+    cdef bint suspected[MOST_BLOCKS]
+    cdef bint wide[MOST_TILE_ROWS]
     cdef Py_ssize_t b, row, count, at
     for b in range(blocks):
         row = first + b * TILE_ROWS * p.period
@@ -418,12 +503,18 @@ cdef inline void own_tile(
         row = first + b * TILE_ROWS * p.period
         count = min(<Py_ssize_t>TILE_ROWS, rows - b * TILE_ROWS)
         tile_parameters(p, row, count, sums + b, parameters + b * TILE_ROWS * ROW_PARAMETERS, NULL)
+        suspected[b] = any_suspect(sums + b, parameters + b * TILE_ROWS * ROW_PARAMETERS, count)
+        if suspected[b]:
+            find_wide(
+                p, row, count, sums + b, dy, x, wide + b * TILE_ROWS, parameters + b * TILE_ROWS * ROW_PARAMETERS)
     for b in range(blocks):
         count = min(<Py_ssize_t>TILE_ROWS, rows - b * TILE_ROWS)
         at = (first + b * TILE_ROWS * p.period) * n
         own_strips(
             dy + at, x + at, dx + at, stride, count, n, weight, parameters + b * TILE_ROWS * ROW_PARAMETERS, to, part,
             p.streamed)
+        if suspected[b]:
+            write_wide(p, first + b * TILE_ROWS * p.period, count, wide + b * TILE_ROWS, dy, x, dx)
 
 
 cdef inline void own_blocks(
@@ -589,7 +680,7 @@ cdef int backward(const Call* call) noexcept nogil:
     cdef size_t in_double = 0
     cdef size_t in_float = 0
     cdef void* scratch
-    p.view = call.view
+    p.call, p.view = call, call.view
     p.dy, p.x, p.dx, p.weight, p.mask = call.dy, call.x, call.y, call.weight, call.mask
     p.groups = call.groups
     p.dweight, p.dbias = call.dweight, call.dbias

@@ -32,21 +32,22 @@ from fastnn._kernels._runtime cimport even_block, less_shared, parallel_for
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, dd
 from fastnn._kernels.norm cimport (
-    COLD, DISTANT, SIDE, Group, Moments, Population, Settled, View, clear_group, close_group, count_each,
-    count_of, first_counted, scale_of, start_of,
+    COLD, DISTANT, SIDE, Group, Moments, Population, Settled, View, clear_group, close_group, count_each, count_of,
+    first_counted, most_of, scale_of, start_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.norm_running cimport Running, update_running
 from fastnn._kernels.row_batches cimport MANY, SIDES, Lines, sum_batch, write_batch
 from fastnn._kernels.row_doubles cimport LEAST, Grid, grid_of, is_fine, sum_of_squares
 from fastnn._kernels.row_floats cimport Sums, apply_affine, clear_sums, stream_affine, sum_stretch
-from fastnn._kernels.row_values cimport Line, apply_line, apply_own_run, line_of, may_join
+from fastnn._kernels.row_values cimport Line, apply_line, apply_own_run, line_of
 from fastnn._kernels.rows cimport BATCH, BLOCK, NEAR, batch_of, block_of, jump_after, may_stream, run_sums
 from fastnn._kernels.settling cimport (
     Moments8, Settled8, moments_of, put_groups, settle8, settle_sums, store_settled,
 )
 from fastnn._kernels.streaming cimport stream_end
 from fastnn._kernels.vectors cimport VECTOR, d8, load8, multiply8, narrow, spread, store8, subtract8, totals
+from fastnn._kernels.wide cimport goes_far, may_join, wide_values
 
 cnp.import_array()
 
@@ -257,41 +258,73 @@ cdef inline void group_lines(
     for r in range(count):
         lines[r] = line_of(
             groups + r, (<const floating*>p.weight)[at] if p.weight != NULL else 1,
-            (<const floating*>p.bias)[at] if p.bias != NULL else 0)
+            (<const floating*>p.bias)[at] if p.bias != NULL else 0, example)
         at = at + 1 if at + 1 < p.period else 0
+
+
+cdef inline const floating* entry(const floating* parameters, Py_ssize_t k) noexcept nogil:
+    return parameters + k if parameters != NULL else NULL
 
 
 cdef inline void apply_run(
     Forward* p, Py_ssize_t g, const floating* x, floating* y, const Group* group, const Line* line,
 ) noexcept nogil:
     # one run of group g; `line` if the whole group shares a weight
-    cdef Py_ssize_t at = first_weight(p, g)
-    cdef const floating* weight = <const floating*>p.weight + at if p.weight != NULL else NULL
-    cdef const floating* bias = <const floating*>p.bias + at if p.bias != NULL else NULL
+    cdef Py_ssize_t n = p.view.inner
+    cdef const floating* weight = entry(<const floating*>p.weight, first_weight(p, g))
+    cdef const floating* bias = entry(<const floating*>p.bias, first_weight(p, g))
     cdef Py_ssize_t k
     cdef Line segment
     if p.shared:
-        apply_line(x, y, p.view.inner, line)
+        apply_shared(p, x, y, n, weight, bias, group, line)
     elif p.length > 1:
         for k in range(p.entries):
-            segment = line_of(group, weight[k] if weight != NULL else 1, bias[k] if bias != NULL else 0)
-            apply_line(x + k * p.length, y + k * p.length, p.length, &segment)
+            segment = line_of(group, weight[k] if weight != NULL else 1, bias[k] if bias != NULL else 0, x[0])
+            apply_shared(
+                p, x + k * p.length, y + k * p.length, p.length, entry(weight, k), entry(bias, k), group, &segment)
+    elif (p.mask != NULL or group.rstd > most_of(x[0])) and goes_far(x, n, group):
+        for k in range(n):
+            if goes_far(x + k, 1, group):
+                wide_values(x + k, y + k, 1, 0, 1, entry(weight, k), entry(bias, k), 1, group)
+            else:
+                apply_own_run(x + k, y + k, 1, entry(weight, k), entry(bias, k), group)
     else:
-        apply_own_run(x, y, p.view.inner, weight, bias, group)
+        apply_own_run(x, y, n, weight, bias, group)
+
+
+cdef inline void apply_shared(
+    Forward* p, const floating* x, floating* y, Py_ssize_t n, const floating* weight, const floating* bias,
+    const Group* group, const Line* line,
+) noexcept nogil:
+    # Neighbours that share a weight. In the data's own unit only values that are out of range overflow. In another,
+    # elements may that a mask leaves out, or of given statistics; this changes no other value's bits.
+    cdef Py_ssize_t i
+    if not line.folded:
+        wide_values(x, y, 1, 0, n, weight, bias, n, group)
+    elif group.scale != 1 and (p.mask != NULL or p.given) and goes_far(x, n, group):
+        for i in range(n):
+            if goes_far(x + i, 1, group):
+                wide_values(x + i, y + i, 1, 0, 1, weight, bias, 1, group)
+            else:
+                apply_line(x + i, y + i, 1, line)
+    else:
+        apply_line(x, y, n, line)
 
 
 # ---- float data without a mask, in runs that are not too short -------------------------------------------------------
 
 cdef inline apart gather_weights(
-    Forward* p, Py_ssize_t g, Py_ssize_t count, double* weight, double* bias, bint* simple,
+    Forward* p, Py_ssize_t g, Py_ssize_t count, d8 rstd, double* weight, double* bias, bint* simple,
 ) noexcept nogil:
     # of groups that have one weight each
+    cdef double each[SIDE]
     cdef Py_ssize_t at = g % p.period
     cdef Py_ssize_t j
+    store8(each, rstd)
     for j in range(count):
         if p.weight != NULL:
             weight[j] = (<const float*>p.weight)[at]
-            simple[0] = simple[0] and may_join(weight[j])
+            simple[0] = simple[0] and may_join(each[j] * weight[j], weight[j], each[j], <float>0)
         if p.bias != NULL:
             bias[j] = (<const float*>p.bias)[at]
         at = at + 1 if at + 1 < p.period else 0
@@ -335,7 +368,7 @@ cdef inline apart close_side(
         for j in range(SIDE):
             weight[j], bias[j] = 1, 0
         if p.weight != NULL or p.bias != NULL:
-            gather_weights(p, g, count, weight, bias, simple)
+            gather_weights(p, g, count, factor, weight, bias, simple)
         factor = multiply8(factor, load8(weight))
         offset = subtract8(load8(bias), multiply8(offset, load8(weight)))
     else:

@@ -5,12 +5,14 @@ from libc.math cimport fabs, sqrt
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.norm cimport LARGE, SIDE, Group, Moments, Settled, inverse_power, usual
 from fastnn._kernels.vectors cimport (
-    add, between, d8, divide8, larger8, load8, multiply8, root8, rounded8, smaller8, spread, store8, subtract8,
+    add, between, d8, divide8, larger8, load8, multiply8, root8, rounded8, spread, store8, subtract8,
     unless_zero,
 )
 
 cdef struct Moments8:
-    d8 mean
+    d8 mean                 # shift + lo
+    d8 shift
+    d8 lo
     d8 variance
     d8 guarded              # variance + eps
 
@@ -28,7 +30,7 @@ cdef inline Moments8 moments_of(d8 s1, d8 s2, d8 each, double eps, bint centered
     # difference keeps 53 − log₂n bits.
     cdef Moments8 moments
     cdef d8 lo = multiply8(s1, each) if centered else spread(0)
-    moments.mean = add(shift, lo)
+    moments.mean, moments.shift, moments.lo = add(shift, lo), shift, lo
     moments.variance = larger8(spread(0), subtract8(multiply8(s2, each), multiply8(lo, lo)))    # NaN stays
     moments.guarded = add(moments.variance, spread(eps))
     return moments
@@ -40,30 +42,37 @@ cdef inline Settled8 settled_in(Moments8 moments, d8 scale) noexcept nogil:
     # small eps, and no gradient.
     cdef Settled8 settled
     cdef d8 mean = multiply8(moments.mean, scale)
+    cdef d8 shift = multiply8(moments.shift, scale)
     cdef d8 rstd = divide8(spread(1), multiply8(root8(moments.guarded), scale))
     settled.shift = rounded8(mean)
-    settled.lo = subtract8(mean, settled.shift)
-    settled.rstd = unless_zero(smaller8(spread(8.5e37), rstd), moments.guarded)         # 2^126; NaN stays
+    settled.lo = add(subtract8(shift, settled.shift), multiply8(moments.lo, scale))
+    settled.rstd = unless_zero(rstd, moments.guarded)
     settled.scale = scale
     return settled
 
 
 cdef inline apart settle_scaled(const Moments8* moments, Settled8* settled) noexcept nogil:
     # Groups out of range, in units of their own: powers of two with which 1/√guarded is an ordinary number. A constant
-    # group needs none, unless something that the mask leaves out may be farther from its mean than the largest number.
+    # group needs one only if it is large, and none at all if its mean would overflow, unless something that the mask
+    # leaves out may be farther from that than the largest number.
     cdef double mean[SIDE]
     cdef double variance[SIDE]
     cdef double guarded[SIDE]
     cdef double scale[SIDE]
+    cdef double unit
     cdef Py_ssize_t j
     store8(mean, moments.mean)
     store8(variance, moments.variance)
     store8(guarded, moments.guarded)
     for j in range(SIDE):
+        unit = inverse_power(sqrt(guarded[j]), <float>0)
         scale[j] = 1
-        if variance[j] != 0 and not usual(guarded[j]):
-            scale[j] = inverse_power(sqrt(guarded[j]), <float>0)
-        elif variance[j] == 0 and fabs(mean[j]) >= LARGE:
+        if usual(guarded[j]) or guarded[j] == 0:
+            if fabs(mean[j]) >= LARGE:
+                scale[j] = 0.25
+        elif variance[j] != 0 or (unit > 1 and fabs(mean[j]) * unit < LARGE):
+            scale[j] = unit
+        elif fabs(mean[j]) >= LARGE or unit > 1:
             scale[j] = 0.25
     settled[0] = settled_in(moments[0], load8(scale))
 
@@ -105,4 +114,4 @@ cdef inline void put_groups(const Settled* settled, Py_ssize_t count, Group* gro
         groups[j].lo = settled.lo[j]
         groups[j].rstd = settled.rstd[j]
         groups[j].scale = settled.scale[j]
-        groups[j].rstd_low = 0
+        groups[j].rstd_low = groups[j].lo_low = 0

@@ -89,7 +89,10 @@ cdef extern from *:
           FASTNN_ONE(__builtin_fmaf, a, b, c, 2), FASTNN_ONE(__builtin_fmaf, a, b, c, 3)}
       #else
         #define fastnn_part_fma_d8(a, b, c) ((a) * (b) + (c))
-        #define fastnn_part_fma_f16(a, b, c) ((a) * (b) + (c))
+        typedef double fastnn_four_doubles __attribute__((vector_size(32)));
+        #define FASTNN_FOUR(a) __builtin_convertvector(a, fastnn_four_doubles)
+        #define fastnn_part_fma_f16(a, b, c) \\
+          __builtin_convertvector(FASTNN_FOUR(a) * FASTNN_FOUR(b) + FASTNN_FOUR(c), fastnn_part_f16)
       #endif
     #endif
     typedef long long fastnn_integers __attribute__((vector_size(8 * FASTNN_LANES_PART), aligned(8), may_alias));
