@@ -30,7 +30,7 @@ from fastnn._kernels.columns cimport (
 from fastnn._kernels.lanes cimport add_term, dd
 from fastnn._kernels.norm cimport LINE, Group, View, least_of, most_of
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.wide cimport has_extremes, ordinary, suspect, wide_gradient
+from fastnn._kernels.wide cimport has_extremes, may_join, ordinary, suspect, wide_gradient
 
 __all__ = ["columns_backward"]
 
@@ -206,6 +206,12 @@ cdef inline bint needs_range(
     if not group_fits(&p.view, parameters, stride, s, group, <const floating*>p.weight):
         return True
     if p.constant:
+        for c in range(at, at + p.view.inner):      # before the scale became part of it
+            if not may_join(
+                parameters[FACTOR * stride + c] / scale, (<const floating*>p.weight)[c] if p.weight != NULL else 1,
+                group.rstd, parameters[0],
+            ):
+                return True
         return False
     if floating is float and (constant != constant or slope != slope):
         return p.mask != NULL       # NaN is the answer, unless a mask should have left it out
