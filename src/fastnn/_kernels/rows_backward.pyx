@@ -34,7 +34,7 @@ from fastnn._kernels.row_floats cimport (
 )
 from fastnn._kernels.rows cimport BATCH, batch_of, block_of, jump_after, may_stream, run_products
 from fastnn._kernels.streaming cimport stream_end
-from fastnn._kernels.vectors cimport VECTOR, d8, store8, totals
+from fastnn._kernels.vectors cimport VECTOR, d8, spread, store8, totals
 from fastnn._kernels.wide cimport has_extremes, may_join, ordinary, suspect, wide_gradient
 
 __all__ = ["rows_backward"]
@@ -107,15 +107,16 @@ cdef inline void close_segment(
         segment[1] = dd_times(dd_add(product, dd_scale(dd_times(sum, lo_of(group)), -1)), rstd_of(group))
 
 
-cdef inline inlined put_totals(const d8* parts, Py_ssize_t count, dd* sums) noexcept nogil:
-    # of whole SIDEs
+cdef inline inlined move_totals(d8* parts, Py_ssize_t count, dd* sums) noexcept nogil:
+    # of whole SIDEs; run by run, as the other sums are, so that a group's bits do not depend on its neighbours
     cdef double side[SIDE]
     cdef Py_ssize_t j
     cdef Py_ssize_t s = 0
     while s < count:
         store8(side, totals(parts + s))
         for j in range(SIDE):
-            sums[s + j].high = side[j]
+            sums[s + j].high += side[j]
+            parts[s + j] = spread(0)
         s += SIDE
 
 
@@ -136,7 +137,7 @@ cdef inline void batch_sums(
     first = 0
     while first < count * p.entries:
         last = min(first + BATCH, count * p.entries)
-        for s in range(last - first):
+        for s in range(BATCH):
             sums[s].high = sums[s].low = products[s].high = products[s].low = 0
         clear_sums(&runs, last - first)
         plain = floating is float and p.length >= WIDE
@@ -161,12 +162,12 @@ cdef inline void batch_sums(
                     run_products(
                         dy + at, x + at, dx + at if p.distant else NULL, p.length, runs.shift[s - first],
                         p.groups[g + group_of(p, s)].scale, sums + s - first, products + s - first)
+            if floating is float and plain:
+                move_totals(runs.first, last - first, sums)
+                move_totals(runs.second, last - first, products)
             if p.constant:
                 at = a * stride + first * p.length
                 scale_runs(dy + at, dx + at, last - first, p.length, factors, p.streamed)
-        if floating is float and plain:
-            put_totals(runs.first, last - first, sums)
-            put_totals(runs.second, last - first, products)
         for s in range(first, last):
             close_segment(
                 sums[s - first], products[s - first], p.groups + g + group_of(p, s), segments + 2 * s, x[0])

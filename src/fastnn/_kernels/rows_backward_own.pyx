@@ -66,10 +66,11 @@ cdef enum:
     CHUNKS = 32
     # columns whose chunks are added by one task
     REDUCED = 1024
-    # Rows of a tile in registers: part of a block, at least a pair, if a whole one had more than NEAR elements, which
-    # fit the second-level cache beside the rest; else as many blocks as bring MANY.
+    # Rows of a tile in registers: as many blocks as bring MANY elements, or one; half of one if that is NEAR, in the
+    # first-level cache, and a whole is not; of very wide rows what is not too FAR, in the second, at least a pair.
     PAIR = 2
-    NEAR = 16384
+    NEAR = 3072
+    FAR = 16384
     MANY = 2048
     MOST_TILE_ROWS = 64
     MOST_BLOCKS = 8         # in a tile
@@ -99,6 +100,7 @@ cdef struct Backward:
     size_t shared               # bytes of several chunks' sums
     double* columns             # scratch (chunks, rows of sums, period · n), see below; unless `single`
     float* parts                # scratch (chunks, DY_LOW, period · n) of several chunks of float data: their sums
+    float* blocks               # scratch, likewise, where tiles are parts of a block: apart from what others fetch
     void* dweight               # OUT  (period · n)
     void* dbias                 # OUT  likewise
 
@@ -534,22 +536,25 @@ cdef inline void own_blocks(
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
 
+cdef inline float* part_of(Backward* p, Py_ssize_t number, Py_ssize_t which) noexcept nogil:
+    # where a chunk of float data leaves Σdy or Σdy·x̂, (period · n)
+    if p.chunks == 1:
+        return <float*>p.dbias if which == DY else <float*>p.dweight
+    return p.parts + (number * DY_LOW + which) * p.period * p.view.inner
+
+
 cdef inline void columns_of(Backward* p, Py_ssize_t number, Py_ssize_t residue, Columns* to) noexcept nogil:
     # of one chunk; sums in double begin with zeros
     cdef Py_ssize_t total = p.period * p.view.inner
     cdef Py_ssize_t start = residue * p.view.inner
     cdef double* sums
     cdef Py_ssize_t q
-    if p.double_precision:
-        to.block_dy = to.block_dyx = NULL
-    elif p.chunks == 1:
-        to.block_dy, to.block_dyx = <float*>p.dbias + start, <float*>p.dweight + start
-    else:
-        to.block_dy = p.parts + number * DY_LOW * total + start
-        to.block_dyx = to.block_dy + total
     if p.single:
+        to.block_dy, to.block_dyx = part_of(p, number, DY) + start, part_of(p, number, DYX) + start
         to.sum_dy = NULL
         return
+    to.block_dy = p.blocks + number * DY_LOW * total + start
+    to.block_dyx = to.block_dy + total
     sums = p.columns + number * sums_of(p) * total + start
     to.sum_dy, to.sum_dyx = sums + DY * total, sums + DYX * total
     to.low_dy, to.low_dyx = sums + DY_LOW * total, sums + DYX_LOW * total
@@ -557,13 +562,10 @@ cdef inline void columns_of(Backward* p, Py_ssize_t number, Py_ssize_t residue, 
         memset(sums + q * total, 0, p.view.inner * sizeof(double))
 
 
-cdef inline void leave_sums(const Columns* to, Py_ssize_t n) noexcept nogil:
-    # of a chunk of float data, where its last block was
+cdef inline void leave_sums(const double* sums, float* part, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(n):
-        to.block_dy[j] = <float>to.sum_dy[j]
-    for j in range(n):
-        to.block_dyx[j] = <float>to.sum_dyx[j]
+        part[j] = <float>sums[j]
 
 
 cdef inline void chunk(
@@ -588,7 +590,8 @@ cdef inline void chunk(
         tile(p, row * p.period + residue, count, &to, dy, x, dx)
         row += count
     if floating is float and not p.single:
-        leave_sums(&to, p.view.inner)
+        leave_sums(to.sum_dy, part_of(p, number, DY) + residue * p.view.inner, p.view.inner)
+        leave_sums(to.sum_dyx, part_of(p, number, DYX) + residue * p.view.inner, p.view.inner)
     if p.streamed:
         stream_end()
 
@@ -603,14 +606,13 @@ cdef void chunk_block(void* arguments, Py_ssize_t block) noexcept nogil:
 
 cdef inline void add_parts(Backward* p, Py_ssize_t first, Py_ssize_t last, Py_ssize_t which, float* y) noexcept nogil:
     # chunks of float data → y (period · n), dweight or dbias, from the first to the last column
-    cdef Py_ssize_t total = p.period * p.view.inner
     cdef double sums[REDUCED]
     cdef const float* part
     cdef Py_ssize_t c, j
     for j in range(last - first):
         sums[j] = 0
     for c in range(p.chunks):
-        part = p.parts + (c * DY_LOW + which) * total + first
+        part = part_of(p, c, which) + first
         for j in range(last - first):
             sums[j] += part[j]
     for j in range(last - first):
@@ -666,10 +668,14 @@ cdef void run_backward(Backward* p) noexcept nogil:
 # ---- entry point -----------------------------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t tile_rows_of(Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t rows = PAIR
-    while rows < TILE_ROWS and 2 * rows * n <= NEAR:
-        rows *= 2
-    return min(<Py_ssize_t>MOST_TILE_ROWS, max(rows, MANY // (TILE_ROWS * n) * TILE_ROWS))
+    cdef Py_ssize_t rows = TILE_ROWS
+    if n * TILE_ROWS <= NEAR:
+        return min(<Py_ssize_t>MOST_TILE_ROWS, max(rows, MANY // (TILE_ROWS * n) * TILE_ROWS))
+    if n * TILE_ROWS <= 2 * NEAR:
+        return TILE_ROWS // 2
+    while rows > PAIR and rows * n > FAR:
+        rows //= 2
+    return rows
 
 
 cdef int backward(const Call* call) noexcept nogil:
@@ -679,6 +685,7 @@ cdef int backward(const Call* call) noexcept nogil:
     cdef Py_ssize_t some, total
     cdef size_t in_double = 0
     cdef size_t in_float = 0
+    cdef size_t in_blocks = 0
     cdef void* scratch
     p.call, p.view = call, call.view
     p.dy, p.x, p.dx, p.weight, p.mask = call.dy, call.x, call.y, call.weight, call.mask
@@ -700,12 +707,15 @@ cdef int backward(const Call* call) noexcept nogil:
         in_double = total * sums_of(&p) * sizeof(double)
     if p.chunks > 1 and not p.double_precision:
         in_float = total * DY_LOW * sizeof(float)
+    if p.tile_rows < TILE_ROWS and not p.single and not p.double_precision:
+        in_blocks = total * DY_LOW * sizeof(float)
     p.shared = in_double if p.double_precision else in_float
-    scratch = malloc(in_double + in_float + LINE)
+    scratch = malloc(in_double + in_float + in_blocks + LINE)
     if scratch == NULL:
         return -1
     p.columns = <double*>(<char*>scratch + -<size_t>scratch % LINE)
     p.parts = <float*>(<char*>p.columns + in_double)
+    p.blocks = <float*>(<char*>p.parts + in_float)
     run_backward(&p)
     free(scratch)
     return 0
