@@ -19,30 +19,32 @@ Design
 """
 
 from cython cimport floating
+from libc.math cimport fabs
 from libc.stdlib cimport free, malloc
 
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
-from fastnn._kernels.lanes cimport WIDE, dd, dd_add, dd_scale, dd_times, exact_deviation
-from fastnn._kernels.norm cimport (
-    DISTANT, SIDE, Group, Tangent, View, count_of, deviation, lo_of, masked_gradient, rstd_of, start_of, tangent_of,
-)
+from fastnn._kernels.lanes cimport WIDE, dd, dd_add, dd_scale, dd_times
+from fastnn._kernels.norm cimport DISTANT, SIDE, Group, Tangent, View, count_of, lo_of, rstd_of, start_of, tangent_of
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.row_floats cimport (
-    Sums, clear_sums, gradient_one, multiply_all, multiply_runs, multiply_stretch, stream_gradient,
-)
+from fastnn._kernels.row_floats cimport Sums, clear_sums, multiply_runs, multiply_stretch
+from fastnn._kernels.row_gradients cimport Line, Lines, gradient_runs, line_of, scale_runs, segment_run, set_factor
 from fastnn._kernels.rows cimport BATCH, batch_of, block_of, jump_after, may_stream, run_products
 from fastnn._kernels.streaming cimport stream_end
-from fastnn._kernels.vectors cimport VECTOR, d8, spread, store8, totals
+from fastnn._kernels.vectors cimport (
+    VECTOR, d8, load8, multiply8, narrow, spread, store8, subtract8, totals, transpose8,
+)
 from fastnn._kernels.wide cimport has_extremes, may_join, ordinary, suspect, wide_gradient
 
 __all__ = ["rows_backward"]
 
 
-cdef enum:
-    CHUNK = 64
-    SHORT_CHUNK = 16
+cdef extern from *:
+    """
+    #define FASTNN_FAR 1e30
+    """
+    # the inverse of which is far from the ends of float's range too
+    const double FAR "FASTNN_FAR"
 
 
 cdef struct Backward:
@@ -60,6 +62,7 @@ cdef struct Backward:
     bint centered               # False: RMS norm, no mean was taken
     bint constant               # the statistics do not depend on x
     bint double_precision
+    bint simple                 # float data without a mask, in runs that are not short, of one weight each
     bint distant                # the result does not fit a near cache
     bint streamed               # nor any
     Py_ssize_t batch            # groups
@@ -69,19 +72,6 @@ cdef struct Backward:
     dd* segments
     void* dweight               # OUT  (period · entries) or NULL
     void* dbias                 # OUT  likewise
-
-
-# What the gradient of one segment's elements needs: dx = (dy·factor + ((x·scale − shift)·c2 + c1))·scale.
-cdef struct Line:
-    double shift
-    double scale
-    double factor
-    double c1
-    double c2
-    # what rounding took off, of double data
-    double factor_low
-    double c1_low
-    double c2_low
 
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
@@ -175,134 +165,6 @@ cdef inline void batch_sums(
 
 
 # ---- the input's gradient --------------------------------------------------------------------------------------------
-
-cdef inline void scale_runs(
-    const floating* dy, floating* dx, Py_ssize_t count, Py_ssize_t n, const floating* factors, bint streamed,
-) noexcept nogil:
-    # neighbouring runs of n elements; `streamed` only of n ≥ VECTOR
-    cdef Py_ssize_t r, i
-    if floating is float and n >= VECTOR:
-        multiply_all(dy, dx, count, n, factors, streamed)
-        return
-    for r in range(count):
-        for i in range(r * n, (r + 1) * n):
-            dx[i] = dy[i] * factors[r]
-
-
-cdef inline inlined gradient_chunk(
-    const floating* dy, const floating* x, floating* dx, Py_ssize_t n, floating shift, floating scale, floating factor,
-    floating c1, floating c2, bint cold,
-) noexcept nogil:
-    # up to CHUNK elements, read before any is written, so that the compiler needs no test of overlap. `n` and `cold`
-    # are constants where this is inlined: without `cold` scale is 1.
-    cdef floating out[CHUNK]
-    cdef floating common
-    cdef Py_ssize_t j
-    for j in range(n):
-        common = multiply_add(deviation(x[j], shift, scale, cold), c2, c1)
-        if cold:
-            out[j] = multiply_add(dy[j], factor, common) * scale
-        else:
-            out[j] = multiply_add(dy[j], factor, common)
-    for j in range(n):
-        dx[j] = out[j]
-
-
-cdef inline inlined gradient_run(
-    const floating* dy,             # IN   (n)
-    const floating* x,              # IN   (n)
-    floating* dx,                   # OUT  (n)
-    Py_ssize_t n, const Line* line, bint cold,
-) noexcept nogil:
-    cdef floating shift = <floating>line.shift
-    cdef floating scale = <floating>line.scale
-    cdef floating factor = <floating>line.factor
-    cdef floating c1 = <floating>line.c1
-    cdef floating c2 = <floating>line.c2
-    cdef Py_ssize_t i = 0
-    while n - i >= CHUNK:
-        gradient_chunk(dy + i, x + i, dx + i, CHUNK, shift, scale, factor, c1, c2, cold)
-        i += CHUNK
-    while n - i >= SHORT_CHUNK:
-        gradient_chunk(dy + i, x + i, dx + i, SHORT_CHUNK, shift, scale, factor, c1, c2, cold)
-        i += SHORT_CHUNK
-    if i < n and n >= SHORT_CHUNK:      # the last elements, some of them a second time
-        i = n - SHORT_CHUNK
-        gradient_chunk(dy + i, x + i, dx + i, SHORT_CHUNK, shift, scale, factor, c1, c2, cold)
-        return
-    while i < n:
-        gradient_chunk(dy + i, x + i, dx + i, 1, shift, scale, factor, c1, c2, cold)
-        i += 1
-
-
-cdef inline apart masked_run(
-    const floating* dy, const floating* x, floating* dx, const unsigned char* mask, Py_ssize_t n, const Line* line,
-) noexcept nogil:
-    cdef floating shift = <floating>line.shift
-    cdef floating scale = <floating>line.scale
-    cdef floating factor = <floating>line.factor
-    cdef floating c1 = <floating>line.c1
-    cdef floating c2 = <floating>line.c2
-    cdef floating common
-    cdef Py_ssize_t i
-    for i in range(n):
-        if floating is float:
-            common = multiply_add(deviation(x[i], shift, scale, True), c2, c1)
-            dx[i] = multiply_add(dy[i], factor, common if mask[i] else <floating>0) * scale
-        else:
-            dx[i] = scale * masked_gradient(
-                dy[i], factor, line.factor_low, exact_deviation(x[i], shift, scale, True), c2, line.c2_low, c1,
-                line.c1_low, mask[i])
-
-
-cdef inline apart segment_run(
-    const floating* dy, const floating* x, floating* dx, const unsigned char* mask, Py_ssize_t n, const Line* line,
-) noexcept nogil:
-    if mask != NULL:
-        masked_run(dy, x, dx, mask, n, line)
-    elif line.scale != 1:
-        gradient_run(dy, x, dx, n, line, True)
-    elif floating is float and n >= VECTOR:
-        gradient_one(dy, x, dx, n, line.shift, line.factor, line.c1, line.c2)
-    else:
-        gradient_run(dy, x, dx, n, line, False)
-
-
-cdef inline apart gradient_runs(
-    const float* dy, const float* x, float* dx, Py_ssize_t count, Py_ssize_t n, const Line* lines, bint streamed,
-) noexcept nogil:
-    # neighbouring runs of n ≥ VECTOR elements, unscaled
-    cdef Py_ssize_t r, at
-    if streamed:
-        for r in range(count):
-            at = r * n
-            stream_gradient(dy + at, x + at, dx + at, n, lines[r].shift, lines[r].factor, lines[r].c1, lines[r].c2)
-        return
-    for r in range(count):
-        at = r * n
-        gradient_one(dy + at, x + at, dx + at, n, lines[r].shift, lines[r].factor, lines[r].c1, lines[r].c2)
-
-
-cdef inline Line line_of(
-    const Group* group, double weight, double sum_g, double sum_gx, double each, bint centered,
-) noexcept nogil:
-    # of float data; `each` is 1/n
-    cdef Line line
-    cdef double g = sum_g * each if centered else 0
-    cdef double gx = sum_gx * each
-    line.shift = group.shift
-    line.scale = group.scale
-    line.factor = weight * group.rstd
-    line.c2 = -gx * group.rstd * group.rstd
-    line.c1 = (gx * group.lo * group.rstd - g) * group.rstd
-    line.factor_low = line.c1_low = line.c2_low = 0
-    return line
-
-
-cdef inline void set_factor(Line* line, double weight, dd rstd) noexcept nogil:
-    cdef dd factor = dd_scale(rstd, weight)
-    line.factor, line.factor_low = factor.high, factor.low
-
 
 cdef inline void batch_lines(
     Backward* p, Py_ssize_t g, Py_ssize_t count, const unsigned char* mask, const dd* segment, Line* lines,
@@ -420,13 +282,6 @@ cdef inline void write_gradients(
 ) noexcept nogil:
     cdef Py_ssize_t stride = p.view.groups * p.view.inner
     cdef Py_ssize_t r, a, k, at
-    cdef bint scaled = False
-    for r in range(count):
-        scaled = scaled or lines[r].scale != 1
-    if floating is float and p.length >= VECTOR and mask == NULL and not scaled and p.entries == 1:
-        for a in range(p.view.reduced - 1, -1, -1):     # what was read last is nearest
-            gradient_runs(dy + a * stride, x + a * stride, dx + a * stride, count, p.length, lines, p.streamed)
-        return
     for a in range(p.view.reduced):
         for r in range(count):
             for k in range(p.entries):
@@ -435,8 +290,6 @@ cdef inline void write_gradients(
                     set_factor(lines + r, weight_of(p, g + r, k, x[0]), rstd_of(p.groups + g + r))
                 segment_run(dy + at, x + at, dx + at, mask + at if mask != NULL else NULL, p.length, lines + r)
 
-
-# ---- tasks -----------------------------------------------------------------------------------------------------------
 
 cdef inline void put(void* target, Py_ssize_t at, dd value, bint double_precision) noexcept nogil:
     if double_precision:
@@ -452,6 +305,127 @@ cdef inline void put_segments(Backward* p, const dd* segments, Py_ssize_t first,
         put(p.dbias, first + j, segments[2 * j], p.double_precision)
         put(p.dweight, first + j, segments[2 * j + 1], p.double_precision)
 
+cdef inline apart backward_batch(
+    Backward* p, Py_ssize_t g, Py_ssize_t count, const floating* dy, const floating* x, floating* dx,
+    const unsigned char* mask,
+) noexcept nogil:
+    # everything at the start of group g
+    cdef dd own[2 * BATCH]
+    cdef dd* segments = p.segments + 2 * g * p.entries if p.segments != NULL else own
+    batch_sums(p, g, count, dy, x, dx, segments)
+    if p.constant:
+        wide_gradients(p, g, count, NULL, segments, dy[0])
+    else:
+        batch_gradients(p, g, count, dy, x, dx, mask, segments)
+    if p.segments == NULL and p.dweight != NULL:
+        put_segments(p, segments, g, count)
+
+
+# ---- float data as it mostly is --------------------------------------------------------------------------------------
+
+cdef inline void put_side(void* target, Py_ssize_t first, Py_ssize_t count, d8 values) noexcept nogil:
+    cdef float side[SIDE]
+    cdef Py_ssize_t j
+    narrow(side, values)
+    for j in range(count):
+        (<float*>target)[first + j] = side[j]
+
+
+cdef inline apart close_side(
+    Backward* p, Py_ssize_t g, Py_ssize_t count, const d8* first, const d8* second,
+    Lines* lines, Py_ssize_t at,    # OUT  from `at` on
+    bint* plain,                    # OUT  which of them these do for, likewise
+) noexcept nogil:
+    # up to SIDE groups of one weight each: sums → segments or parameters' gradients, and lines, which do for groups in
+    # their own unit if all that is computed with them is far from the ends of the range
+    cdef Group few[SIDE]
+    cdef const Group* groups = p.groups + g
+    cdef double fields[4 * SIDE]
+    cdef double weight[SIDE]
+    cdef double each = 1 / <double>(p.view.reduced * p.view.inner)
+    cdef double sums[SIDE]
+    cdef double products[SIDE]
+    cdef double factors[SIDE]
+    cdef double slopes[SIDE]
+    cdef double constants[SIDE]
+    cdef d8 lo, rstd, w, sum, product, mean_g, mean_gx, slope, constant
+    cdef dd* segment
+    cdef Py_ssize_t j, c
+    if count < SIDE:
+        for j in range(SIDE):
+            few[j] = groups[min(j, count - 1)]
+        groups = few
+    transpose8(&groups.shift, sizeof(Group) // sizeof(double), fields)
+    lo, rstd = load8(fields + SIDE), load8(fields + 2 * SIDE)
+    c = g % p.period
+    for j in range(SIDE):
+        weight[j] = (<const float*>p.weight)[c] if p.weight != NULL else 1
+        c = c + 1 if c + 1 < p.period else 0
+    w = load8(weight)
+    sum = totals(first)
+    product = multiply8(subtract8(totals(second), multiply8(lo, sum)), rstd)
+    mean_g = multiply8(multiply8(w, sum), spread(each)) if p.centered else spread(0)
+    mean_gx = multiply8(multiply8(w, product), spread(each))
+    slope = multiply8(multiply8(mean_gx, rstd), rstd)
+    constant = multiply8(subtract8(multiply8(multiply8(mean_gx, lo), rstd), mean_g), rstd)
+    store8(factors, multiply8(w, rstd))
+    store8(slopes, slope)
+    store8(constants, constant)
+    store8(products, product)
+    for j in range(SIDE):
+        plain[at + j] = (
+            (fields[3 * SIDE + j] == 1) & (fabs(constants[j]) <= FAR)
+            & ((weight[j] == 0) | ((fabs(factors[j]) >= 1 / FAR) & (fabs(factors[j]) <= FAR)))
+            & ((weight[j] == 0) | (products[j] == 0) | (
+                (fabs(slopes[j]) >= 1 / FAR) & (fabs(slopes[j]) <= FAR * min(<double>1, fields[2 * SIDE + j])))))
+    narrow(lines.shift + at, load8(fields))
+    narrow(lines.factor + at, multiply8(w, rstd))
+    narrow(lines.c1 + at, constant)
+    narrow(lines.c2 + at, subtract8(spread(-0.0), slope))
+    if p.segments != NULL:
+        store8(sums, sum)
+        for j in range(count):
+            segment = p.segments + 2 * (g + j)
+            segment[0].high, segment[1].high = sums[j], products[j]
+            segment[0].low = segment[1].low = 0
+    elif p.dweight != NULL:
+        put_side(p.dbias, g, count, sum)
+        put_side(p.dweight, g, count, product)
+
+
+cdef inline void backward_floats(
+    Backward* p, Py_ssize_t g, Py_ssize_t count, const float* dy, const float* x, float* dx,
+) noexcept nogil:
+    # a batch at the start of group g; then those that are not plain once more, each by itself
+    cdef Py_ssize_t n = p.view.inner
+    cdef Py_ssize_t stride = p.view.groups * n
+    cdef Sums sums
+    cdef Lines lines
+    cdef bint plain[BATCH]
+    cdef Py_ssize_t r, a, at
+    clear_sums(&sums, count)
+    for r in range(count):
+        sums.shift[r] = p.groups[g + r].shift
+    for a in range(p.view.reduced):
+        at = a * stride
+        if p.view.reduced == 1:
+            multiply_runs(dy, x, dx if p.distant else NULL, count, n, &sums)
+        else:
+            multiply_stretch(
+                dy + at, x + at, dx + at if p.distant else NULL, count, n, jump_after(&p.view, a, count * n), &sums)
+    r = 0
+    while r < count:
+        close_side(p, g + r, min(<Py_ssize_t>SIDE, count - r), sums.first + r, sums.second + r, &lines, r, plain)
+        r += SIDE
+    for a in range(p.view.reduced - 1, -1, -1):     # what was read last is nearest
+        at = a * stride
+        gradient_runs(dy + at, x + at, dx + at, count, n, &lines, p.streamed)
+    for r in range(count):
+        if not plain[r]:
+            backward_batch(p, g + r, 1, dy + r * n, x + r * n, dx + r * n, <const unsigned char*>NULL)
+
+
+# ---- tasks -----------------------------------------------------------------------------------------------------------
 
 cdef inline void backward_groups(
     Backward* p, Py_ssize_t first, Py_ssize_t last, const floating* dy, const floating* x, floating* dx,
@@ -459,20 +433,14 @@ cdef inline void backward_groups(
     # a batch does not reach beyond its outer index
     cdef Py_ssize_t g = first
     cdef Py_ssize_t count, start
-    cdef dd own[2 * BATCH]
-    cdef dd* segments
     while g < last:
         count = min(p.batch, last - g, p.view.groups - g % p.view.groups)
         start = start_of(&p.view, g)
-        segments = p.segments + 2 * g * p.entries if p.segments != NULL else own
-        batch_sums(p, g, count, dy + start, x + start, dx + start, segments)
-        if p.constant:
-            wide_gradients(p, g, count, NULL, segments, dy[0])
+        if floating is float and p.simple:
+            backward_floats(p, g, count, dy + start, x + start, dx + start)
         else:
-            batch_gradients(
-                p, g, count, dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL, segments)
-        if p.segments == NULL and p.dweight != NULL:
-            put_segments(p, segments, g, count)
+            backward_batch(
+                p, g, count, dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL)
         g += count
 
 
@@ -510,6 +478,8 @@ cdef void run_backward(Backward* p) noexcept nogil:
     cdef double work = 3.0 * groups * p.view.reduced * p.view.inner * itemsize
     p.streamed = not p.double_precision and p.entries == 1 and may_stream(p.dx, &p.view, work)
     p.distant = work >= DISTANT and not p.streamed
+    p.simple = (
+        not p.double_precision and not p.constant and p.entries == 1 and p.mask == NULL and p.view.inner >= VECTOR)
     p.batch = batch_of(&p.view, itemsize, 2)
     p.block = block_of(&p.view, p.batch)
     parallel_for(backward_block, p, (groups + p.block - 1) // p.block, work)
