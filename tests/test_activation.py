@@ -44,7 +44,7 @@ EXACT = {
         2,
         2,
     ),
-    "gelu": (("none",), lambda x: x * mpmath.ncdf(x), lambda x: mpmath.ncdf(x) + x * mpmath.npdf(x), 7, 2.5),
+    "gelu": (("none",), lambda x: x * mpmath.ncdf(x), lambda x: mpmath.ncdf(x) + x * mpmath.npdf(x), 6, 2),
     "gelu tanh": (("tanh",), lambda x: x * sigma(tanh_argument(x)), gelu_tanh_slope, 5, 2.5),
     "silu": ((), lambda x: x * sigma(x), lambda x: sigma(x) * (1 + x * sigma(-x)), 3, 2.5),
     "sigmoid": ((), sigma, lambda x: sigma(x) * sigma(-x), 2.5, 2),

@@ -16,8 +16,8 @@ from libc.string cimport memcpy, memset
 from fastnn._kernels._plan cimport Finish, Finisher, Operands, Step, finish_of
 from fastnn._kernels._runtime cimport even_block, parallel_for
 from fastnn._kernels.elementary cimport (
-    exponential, exponential_minus_one, exponential_within, gaussian, hyperbolic_tangent, log_one_plus, logistic,
-    logistic_parts, magnitude, normal_distribution, tail_magnitude, with_sign_of,
+    exponential, exponential_minus_one, exponential_within, hyperbolic_tangent, log_one_plus, logistic, logistic_parts,
+    magnitude, normal_distribution, scale_back, scaled_gaussian, tail_magnitude, with_sign_of,
 )
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.gate cimport like, regular, same_form, shifted
@@ -84,15 +84,15 @@ cdef inline floating clipped(floating x, floating limit) noexcept nogil:
 
 cdef inline floating gelu(floating x) noexcept nogil:
     cdef floating a = tail_magnitude(x)
-    return x * normal_distribution(x, a, gaussian(a))
+    return x * normal_distribution(x, a, scaled_gaussian(a))
 
 
 cdef inline floating gelu_gradient(floating dy, floating x) noexcept nogil:
     # Φ(x) + x·φ(x)
     cdef floating a = tail_magnitude(x)
-    cdef floating density = gaussian(a)
+    cdef floating density = scaled_gaussian(a)
     cdef floating c = with_sign_of(a, x)
-    return dy * multiply_add(c * <floating>0.3989422804014327, density, normal_distribution(x, a, density))
+    return dy * multiply_add(c * scale_back(<floating>0.3989422804014327), density, normal_distribution(x, a, density))
 
 
 cdef inline void gelu_tanh_parts(floating x, floating* upper, floating* lower) noexcept nogil:

@@ -37,27 +37,25 @@ cdef inline floating power_of_two(floating n) noexcept nogil:
 
 
 cdef inline floating exp_series(floating r) noexcept nogil:
-    """(e^r − 1 − r)/r² for |r| ≤ ln(2)/2."""
+    """(e^r − 1 − r)/r² for |r| ≤ ln(2)/2, so that 1 + r + r² times this has a relative error below 2^-28 (2^-64)."""
     cdef floating p
     if floating is float:
-        p = <float>1.9875691500e-4
-        p = fmaf(p, r, <float>1.3981999507e-3)
-        p = fmaf(p, r, <float>8.3334519073e-3)
-        p = fmaf(p, r, <float>4.1665795894e-2)
-        p = fmaf(p, r, <float>1.6666665459e-1)
-        return fmaf(p, r, <float>5.0000001201e-1)
-    else:  # Taylor: the first term left out is below 2^-57
-        p = 1.0 / 6227020800.0
-        p = fma(p, r, 1.0 / 479001600.0)
-        p = fma(p, r, 1.0 / 39916800.0)
-        p = fma(p, r, 1.0 / 3628800.0)
-        p = fma(p, r, 1.0 / 362880.0)
-        p = fma(p, r, 1.0 / 40320.0)
-        p = fma(p, r, 1.0 / 5040.0)
-        p = fma(p, r, 1.0 / 720.0)
-        p = fma(p, r, 1.0 / 120.0)
-        p = fma(p, r, 1.0 / 24.0)
-        p = fma(p, r, 1.0 / 6.0)
+        p = <float>1.3814540063843824e-3
+        p = fmaf(p, r, <float>8.3687451066615867e-3)
+        p = fmaf(p, r, <float>4.1668390784236842e-2)
+        p = fmaf(p, r, <float>1.6666520399084747e-1)
+        return fmaf(p, r, <float>4.9999993432139047e-1)
+    else:
+        p = 2.0826587586276401e-9
+        p = fma(p, r, 2.5112084691553825e-8)
+        p = fma(p, r, 2.7557582266039469e-7)
+        p = fma(p, r, 2.7557234727264147e-6)
+        p = fma(p, r, 2.4801586926735537e-5)
+        p = fma(p, r, 1.9841269895506516e-4)
+        p = fma(p, r, 1.3888888889116352e-3)
+        p = fma(p, r, 8.3333333333169823e-3)
+        p = fma(p, r, 4.1666666666666092e-2)
+        p = fma(p, r, 1.6666666666666683e-1)
         return fma(p, r, 0.5)
 
 
@@ -69,48 +67,87 @@ cdef inline floating nearest_integer(floating x) noexcept nogil:
         return (x + 6755399441055744.0) - 6755399441055744.0
 
 
-cdef inline floating minus_ln2_times(floating n, floating x) noexcept nogil:
-    """x − n·ln(2), ln(2) in two parts: n times the first is exact without a fused multiply-add, too."""
+# ln(2) in two parts: an integer of the exponent range times the first is exact.
+
+cdef inline floating ln2_high(floating example) noexcept nogil:
     if floating is float:
-        return fmaf(n, <float>2.12194440e-4, fmaf(n, <float>-0.693359375, x))
+        return <float>0.693359375
     else:
-        return fma(n, -1.9082149292705877e-10, fma(n, -0.6931471803691238, x))
+        return 0.6931471803691238
 
 
-cdef inline floating exponential_within(floating x) noexcept nogil:
-    """e^x for −120 ≤ x ≤ 40 (float64: −1000 ≤ x ≤ 350); 0 where it is too small for a number."""
-    cdef floating t, n, r, p
+cdef inline floating ln2_low(floating example) noexcept nogil:
+    if floating is float:
+        return <float>-2.12194440e-4
+    else:
+        return 1.9082149292705877e-10
+
+
+cdef inline floating minus_ln2_times(floating n, floating x) noexcept nogil:
+    """x − n·ln(2)."""
+    return multiply_add(n, -ln2_low(n), multiply_add(n, -ln2_high(n), x))
+
+
+cdef inline floating scale_back(floating x) noexcept nogil:
+    """x·2^-64 (float64: 2^-512)."""
+    if floating is float:
+        return x * <float>5.421010862427522e-20
+    else:
+        return x * 7.458340731200207e-155
+
+
+cdef inline floating exponent_bias(floating example) noexcept nogil:
+    """As (c): in the sum of n and this the low bits are the exponent of 2^(n + 64) (512), normal where 2^n is not."""
+    if floating is float:
+        return <float>12583103.0  # 1.5·2^23 + 127 + 64
+    else:
+        return 6755399441057279.0  # 1.5·2^52 + 1023 + 512
+
+
+cdef inline floating scaled_power(floating t, floating r) noexcept nogil:
+    """2^64·2^n·e^r (2^512), where t is n plus `exponent_bias` and |r| ≤ ln(2)/2."""
+    cdef floating p = multiply_add(multiply_add(exp_series(r), r, <floating>1.0), r, <floating>1.0)
     cdef uint32_t i
     cdef uint64_t l
-    # As (c), where the sum's low bits are n + bias + 64 (512): 2^n may be subnormal, so that it comes in two factors.
-    if floating is float:
-        t = fmaf(x, <float>1.4426950408889634, <float>12583103.0)  # 1.5·2^23 + 127 + 64
-        n = t - <float>12583103.0
-    else:
-        t = fma(x, 1.4426950408889634, 6755399441057279.0)  # 1.5·2^52 + 1023 + 512
-        n = t - 6755399441057279.0
-    r = minus_ln2_times(n, x)
-    p = multiply_add(exp_series(r), r * r, r) + <floating>1.0
     if floating is float:
         memcpy(&i, &t, 4)
         i <<= 23
         memcpy(&t, &i, 4)
-        return p * t * <float>5.421010862427522e-20
     else:
         memcpy(&l, &t, 8)
         l <<= 52
         memcpy(&t, &l, 8)
-        return p * t * 7.458340731200207e-155
+    return p * t
 
 
-cdef inline floating exponential(floating x) noexcept nogil:
-    """e^x for x ≤ 40; 0 below the range."""
+cdef inline floating scaled_exponential_within(floating x) noexcept nogil:
+    """2^64·e^x (2^512) for −120 ≤ x ≤ 40 (float64: −1000 ≤ x ≤ 350)."""
+    cdef floating bias = exponent_bias(x)
+    cdef floating t = multiply_add(x, <floating>1.4426950408889634, bias)
+    return scaled_power(t, minus_ln2_times(t - bias, x))
+
+
+cdef inline floating scaled_exponential(floating x) noexcept nogil:
+    """2^64·e^x (2^512) for x ≤ 40; 0 after `scale_back` below the range.
+
+    For callers that multiply it anyway: the other factor is scaled back, once for many.
+    """
     cdef floating low
     if floating is float:
         low = <float>-104.0
     else:
         low = -746.0
-    return exponential_within(low if x < low else x)
+    return scaled_exponential_within(low if x < low else x)
+
+
+cdef inline floating exponential_within(floating x) noexcept nogil:
+    """e^x for −120 ≤ x ≤ 40 (float64: −1000 ≤ x ≤ 350); 0 where it is too small for a number."""
+    return scale_back(scaled_exponential_within(x))
+
+
+cdef inline floating exponential(floating x) noexcept nogil:
+    """e^x for x ≤ 40; 0 below the range."""
+    return scale_back(scaled_exponential(x))
 
 
 cdef inline floating magnitude(floating x) noexcept nogil:
@@ -198,82 +235,83 @@ cdef inline floating log_one_plus(floating e) noexcept nogil:
     return multiply_add(s * z, p, s + s)
 
 
-cdef inline floating mills_polynomial(floating q) noexcept nogil:
-    """(1 + a/k)·(1 − Φ(a))·e^(a²/2) at a = k·(1 + q)/(1 − q), k = 4 (float32) or 5.
+cdef inline floating mills_ratio(floating a) noexcept nogil:
+    """2^-64·(1 − Φ(a))·e^(a²/2) (float64: 2^-512).
 
-    Chebyshev interpolation over 0 ≤ a ≤ 14.5 (39), relative error below 2^-28 (2^-60); the substitution is that of
-    Shepherd and Laframboise, Mathematics of Computation 36 (1981).
+    Rational minimax approximation over 0 ≤ a ≤ 14.5 (39), relative error below 2^-26.7 (2^-59.4). All coefficients are
+    positive, so that nothing cancels. Even and odd powers apart have half as many roundings one upon the other, and
+    that of a² has nearly the same effect on numerator and denominator.
     """
-    cdef floating p
+    cdef floating square = a * a
+    cdef floating even, odd, p, q
     if floating is float:
-        p = <float>-1.3161412e-05
-        p = fmaf(p, q, <float>-5.865544e-05)
-        p = fmaf(p, q, <float>4.2338863e-05)
-        p = fmaf(p, q, <float>4.115739e-04)
-        p = fmaf(p, q, <float>-8.7201886e-04)
-        p = fmaf(p, q, <float>-1.886317e-03)
-        p = fmaf(p, q, <float>1.5099323e-02)
-        p = fmaf(p, q, <float>-4.6630327e-02)
-        p = fmaf(p, q, <float>9.6784346e-02)
-        p = fmaf(p, q, <float>-1.5197417e-01)
-        return fmaf(p, q, <float>1.8882129e-01)
+        even = <float>2.11719677e-22
+        even = fmaf(even, square, <float>9.72425369e-21)
+        even = fmaf(even, square, <float>2.71050543e-20)
+        odd = <float>2.13001451e-21
+        odd = fmaf(odd, square, <float>2.34887952e-20)
+        p = fmaf(odd, a, even)
+        even = <float>0.0984975025
+        even = fmaf(even, square, <float>1.18681371)
+        even = fmaf(even, square, 1.0)
+        odd = <float>0.00978959166
+        odd = fmaf(odd, square, <float>0.459260941)
+        odd = fmaf(odd, square, <float>1.66446817)
+        q = fmaf(odd, a, even)
     else:
-        p = -4.7869080574614954e-12
-        p = fma(p, q, -8.695296468164335e-11)
-        p = fma(p, q, -2.202221946864766e-10)
-        p = fma(p, q, 4.835953553702714e-10)
-        p = fma(p, q, 2.151734259341151e-09)
-        p = fma(p, q, -1.7751993622466543e-09)
-        p = fma(p, q, -1.4034773557000857e-08)
-        p = fma(p, q, 8.095489465363965e-09)
-        p = fma(p, q, 8.7272266072914e-08)
-        p = fma(p, q, -6.695035519560756e-08)
-        p = fma(p, q, -5.541543561478829e-07)
-        p = fma(p, q, 7.959749650170311e-07)
-        p = fma(p, q, 3.3363321988773472e-06)
-        p = fma(p, q, -9.952494899353337e-06)
-        p = fma(p, q, -1.1875162550738234e-05)
-        p = fma(p, q, 0.00010897979918109831)
-        p = fma(p, q, -0.0001595738776949934)
-        p = fma(p, q, -0.0005986753524412417)
-        p = fma(p, q, 0.004159013359837809)
-        p = fma(p, q, -0.013823727741371514)
-        p = fma(p, q, 0.033004073234082054)
-        p = fma(p, q, -0.0627066313342576)
-        p = fma(p, q, 0.09906112319399521)
-        p = fma(p, q, -0.13307650057801138)
-        return fma(p, q, 0.15383860995001258)
+        even = 1.5866104621495279e-161
+        even = fma(even, square, 7.667742767612762e-159)
+        even = fma(even, square, 5.183873362430365e-157)
+        even = fma(even, square, 9.697086938289048e-156)
+        even = fma(even, square, 5.029634502327686e-155)
+        even = fma(even, square, 3.7291703656001034e-155)
+        odd = 4.982590039063194e-160
+        odd = fma(odd, square, 7.52663950619317e-158)
+        odd = fma(odd, square, 2.6081318134510746e-156)
+        odd = fma(odd, square, 2.6346739024739323e-155)
+        odd = fma(odd, square, 6.15018171067339e-155)
+        p = fma(odd, a, even)
+        even = 1.6745683152541243e-05
+        even = fma(even, square, 0.0025463280770000184)
+        even = fma(even, square, 0.09015120371382669)
+        even = fma(even, square, 0.968235053811244)
+        even = fma(even, square, 2.8012257198641897)
+        even = fma(even, square, 1.0)
+        odd = 5.332342391667887e-07
+        odd = fma(odd, square, 0.00025823372710098366)
+        odd = fma(odd, square, 0.017678798018890857)
+        odd = fma(odd, square, 0.342815571326449)
+        odd = fma(odd, square, 1.983973474808249)
+        odd = fma(odd, square, 2.4470936630219575)
+        q = fma(odd, a, even)
+    return p / q
 
 
 cdef inline floating tail_magnitude(floating x) noexcept nogil:
-    """|x|, or 14.5 (float64: 39) if that is less: e^(−x²/2) is too small for a number there."""
+    """|x|, or 15 (float64: 39) if that is less: from there on x·e^(−x²/2) is too small for a number."""
     cdef floating a = magnitude(x)
     cdef floating limit
     if floating is float:
-        limit = <float>14.5
+        limit = <float>15.0
     else:
         limit = 39.0
     return limit if a > limit else a
 
 
-cdef inline floating gaussian(floating a) noexcept nogil:
-    """e^(−a²/2) for a `tail_magnitude`: a² in two parts, since its rounding error would be multiplied by a²/2."""
-    cdef floating high = a * a
-    cdef floating low = multiply_add(a, a, -high)
-    cdef floating e = exponential_within(<floating>-0.5 * high)
-    return multiply_add(e, <floating>-0.5 * low, e)
+cdef inline floating scaled_gaussian(floating a) noexcept nogil:
+    """2^64·e^(−a²/2) (2^512) for a `tail_magnitude`; −a²/2 is rounded after n·ln(2) has been taken from it."""
+    cdef floating bias = exponent_bias(a)
+    cdef floating half = <floating>-0.5 * a
+    cdef floating t = multiply_add(a * a, <floating>-0.7213475204444817, bias)
+    cdef floating n = t - bias
+    cdef floating r = multiply_add(n, -ln2_low(n), multiply_add(half, a, n * -ln2_high(n)))
+    return scaled_power(t, r)
 
 
 cdef inline floating normal_distribution(floating x, floating a, floating density) noexcept nogil:
     """Φ(x), the normal distribution's integral, with full relative accuracy in the lower tail.
 
-    `a` is `tail_magnitude(x)`, `density` is `gaussian(a)`, which callers need anyway.
+    `a` is `tail_magnitude(x)`, `density` is `scaled_gaussian(a)`, which callers need anyway.
     """
-    cdef floating k, r, tail
-    if floating is float:
-        k = <float>4.0
-    else:
-        k = 5.0
-    r = <floating>1.0 / (a + k)
-    tail = density * (mills_polynomial((a - k) * r) * (k * r))
+    cdef floating tail = density * mills_ratio(a)
     return tail if x < 0 else <floating>1.0 - tail
