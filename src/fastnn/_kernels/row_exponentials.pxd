@@ -5,7 +5,7 @@
 from cython cimport floating
 from libc.string cimport memcpy
 
-from fastnn._kernels.elementary cimport exponential
+from fastnn._kernels.elementary cimport scale_back, scaled_exponential
 from fastnn._kernels.inlining cimport apart, inlined
 
 cdef enum:
@@ -26,15 +26,14 @@ cdef inline void load(const floating* x, Py_ssize_t n, floating* lanes, floating
 
 
 cdef inline inlined raise_maximum(const floating* x, Py_ssize_t n, floating* top) noexcept nogil:
-    """top[j] = max(top[j], x[j]), where NaN is the largest; `n` is a constant where this is inlined."""
+    """top[j] = max(top[j], x[j]), where NaN is passed over; `n` is a constant where this is inlined."""
     cdef Py_ssize_t j
     for j in range(n):
-        # `|` evaluates both sides, so that the loop is vector code
-        top[j] = x[j] if (x[j] > top[j]) | (x[j] != x[j]) else top[j]
+        top[j] = x[j] if x[j] > top[j] else top[j]
 
 
 cdef inline apart find_maximum(const floating* x, Py_ssize_t n, floating* largest) noexcept nogil:
-    """OUT the largest element; NaN if there is one."""
+    """OUT the largest element that is not NaN, else −inf: NaN comes back in the sum of exponentials."""
     cdef floating top[TOPS]
     cdef floating v[LANES]
     cdef Py_ssize_t j
@@ -70,13 +69,23 @@ cdef inline double merged(double* lanes) noexcept nogil:
     return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]))
 
 
-cdef inline inlined add_exponentials(const floating* x, floating largest, double* total) noexcept nogil:
+cdef inline inlined add_exponentials(
+    const floating* x, floating* terms, floating largest, double* total, bint keep,
+) noexcept nogil:
+    # `keep` is a constant; x is read before any term is written
+    cdef floating v[LANES]
     cdef Py_ssize_t j
     for j in range(LANES):
-        total[j] += exponential(x[j] - largest)
+        v[j] = scaled_exponential(x[j] - largest)
+        total[j] += v[j]
+    if keep:
+        for j in range(LANES):
+            terms[j] = v[j]
 
 
-cdef inline apart sum_exponentials(const floating* x, Py_ssize_t n, floating largest, double* result) noexcept nogil:
+cdef inline inlined sum_run(
+    const floating* x, floating* terms, Py_ssize_t n, floating largest, double* result, bint keep,
+) noexcept nogil:
     cdef double total[LANES]
     cdef floating v[LANES]
     cdef Py_ssize_t j
@@ -84,16 +93,36 @@ cdef inline apart sum_exponentials(const floating* x, Py_ssize_t n, floating lar
     for j in range(LANES):
         total[j] = 0
     while n - i >= LANES:
-        add_exponentials(x + i, largest, total)
+        add_exponentials(x + i, terms + i, largest, total, keep)
         i += LANES
     if i < n:
         load(x + i, n - i, v, <floating>(-1.0 / 0.0))
-        add_exponentials(v, largest, total)
-    result[0] = merged(total)
+        add_exponentials(v, v, largest, total, keep)
+        if keep:
+            for j in range(n - i):
+                terms[i + j] = v[j]
+    result[0] = merged(total) * scale_back(<floating>1.0)
+
+
+cdef inline apart sum_exponentials(const floating* x, Py_ssize_t n, floating largest, double* result) noexcept nogil:
+    sum_run(x, <floating*>NULL, n, largest, result, False)
+
+
+cdef inline apart keep_exponentials(
+    const floating* x, floating* terms, Py_ssize_t n, floating largest, double* result,
+) noexcept nogil:
+    sum_run(x, terms, n, largest, result, True)
 
 
 cdef inline double row_sum_exp(const floating* x, Py_ssize_t n, floating largest) noexcept nogil:
     """Σ e^(x − largest), added in float64. A row of −inf only gives NaN, as −inf − (−inf) is."""
     cdef double result
     sum_exponentials(x, n, largest, &result)
+    return result
+
+
+cdef inline double row_exponentials(const floating* x, floating* terms, Py_ssize_t n, floating largest) noexcept nogil:
+    """The same, and OUT its terms as `scaled_exponential`; `terms` may be x."""
+    cdef double result
+    keep_exponentials(x, terms, n, largest, &result)
     return result

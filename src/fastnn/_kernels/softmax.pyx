@@ -2,7 +2,7 @@
 
 Design
   (A) Forward: the largest element m, s = Σ e^(x − m) in float64, then e^(x − m)/s or (x − m) − log s; the row stays in
-      cache between the passes. e^(x − m) is computed twice rather than stored: it costs less than the memory.
+      cache between the passes. e^(x − m) waits in the result for its factor.
   (B) Backward needs the result only: y·(dy − Σ dy·y), or dy − e^y·Σ dy; its sum is in float64 too.
 """
 
@@ -13,10 +13,10 @@ from libc.math cimport log
 
 from fastnn._kernels._plan cimport Operands, Step
 from fastnn._kernels._runtime cimport even_block, parallel_for, task
-from fastnn._kernels.elementary cimport exponential
+from fastnn._kernels.elementary cimport exponential, scale_back
 from fastnn._kernels.gate cimport like, regular, same_form, shifted
 from fastnn._kernels.inlining cimport apart, inlined
-from fastnn._kernels.row_exponentials cimport LANES, load, merged, row_maximum, row_sum_exp
+from fastnn._kernels.row_exponentials cimport LANES, load, merged, row_exponentials, row_maximum, row_sum_exp
 
 cnp.import_array()
 
@@ -43,18 +43,13 @@ cdef inline void store(floating* out, const floating* lanes, Py_ssize_t n) noexc
         out[j] = lanes[j]
 
 
-# Each of the following takes LANES elements, read before any is written, and `logarithm` as a constant.
+# Each of the following takes LANES elements, read before any is written; `logarithm` is a constant.
 
-cdef inline inlined forward_lanes(
-    const floating* x, floating* y, floating largest, floating factor, double log_s, bint logarithm,
-) noexcept nogil:
+cdef inline inlined shift_lanes(const floating* x, floating* y, floating largest, double log_s) noexcept nogil:
     cdef floating v[LANES]
     cdef Py_ssize_t j
     for j in range(LANES):
-        if logarithm:
-            v[j] = <floating>(<double>(x[j] - largest) - log_s)
-        else:
-            v[j] = exponential(x[j] - largest) * factor
+        v[j] = <floating>(<double>(x[j] - largest) - log_s)
     for j in range(LANES):
         y[j] = v[j]
 
@@ -76,19 +71,25 @@ cdef inline inlined backward_lanes(
         dx[j] = g[j]
 
 
-cdef inline inlined forward_run(const floating* x, floating* y, Py_ssize_t n, bint logarithm) noexcept nogil:
+cdef inline inlined softmax_run(const floating* x, floating* y, Py_ssize_t n) noexcept nogil:
+    cdef double s = row_exponentials(x, y, n, row_maximum(x, n))
+    cdef floating factor = scale_back(<floating>(1 / s))
+    cdef Py_ssize_t i
+    for i in range(n):
+        y[i] *= factor
+
+
+cdef inline inlined log_softmax_run(const floating* x, floating* y, Py_ssize_t n) noexcept nogil:
     cdef floating largest = row_maximum(x, n)
-    cdef double s = row_sum_exp(x, n, largest)
-    cdef double log_s = log(s)
-    cdef floating factor = <floating>(1 / s)
+    cdef double log_s = log(row_sum_exp(x, n, largest))
     cdef floating v[LANES]
     cdef Py_ssize_t i = 0
     while n - i >= LANES:
-        forward_lanes(x + i, y + i, largest, factor, log_s, logarithm)
+        shift_lanes(x + i, y + i, largest, log_s)
         i += LANES
     if i < n:
         load(x + i, n - i, v, <floating>0.0)
-        forward_lanes(v, v, largest, factor, log_s, logarithm)
+        shift_lanes(v, v, largest, log_s)
         store(y + i, v, n - i)
 
 
@@ -125,9 +126,9 @@ cdef inline apart forward_row(Softmax* p, Py_ssize_t row, floating example) noex
     cdef const floating* x = <const floating*>p.x + row * p.n
     cdef floating* y = <floating*>p.out + row * p.n
     if p.logarithm:
-        forward_run(x, y, p.n, True)
+        log_softmax_run(x, y, p.n)
     else:
-        forward_run(x, y, p.n, False)
+        softmax_run(x, y, p.n)
 
 
 cdef inline apart backward_row(Softmax* p, Py_ssize_t row, floating example) noexcept nogil:
