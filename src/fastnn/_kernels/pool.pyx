@@ -22,7 +22,7 @@ from libc.string cimport memcpy, memset
 
 from fastnn._kernels._plan cimport Operands, Step
 from fastnn._kernels._runtime cimport parallel_for
-from fastnn._kernels.pool_pairs cimport LANES, in_pairs, pool_pairs
+from fastnn._kernels.pool_pairs cimport LANES, in_pairs, pool_pairs, spread_pairs
 from fastnn._kernels.window cimport Axis, axis_of, end_inside, first_inside, position
 
 cnp.import_array()
@@ -277,12 +277,17 @@ cdef inline void backward_plane(Pool* p, Py_ssize_t plane, floating example) noe
     cdef Py_ssize_t line = p.w.out * p.run
     cdef const floating* dy = <const floating*>p.x + plane * p.h.out * line
     cdef floating* dx = <floating*>p.y + plane * p.h.size * p.w.size * p.run
+    cdef Py_ssize_t count = p.divisor if p.divisor else p.w.kernel * p.h.kernel
     cdef Py_ssize_t oh, at
     cdef Chunk chunk
     if p.maximum:
         max_plane_backward(p, plane, example)
         return
     memset(dx, 0, p.h.size * p.w.size * p.run * sizeof(floating))
+    # where the divisor is a number of this precision its quotients are the same in double precision
+    if in_pairs(&p.h, &p.w, p.run) and <double><floating>count == <double>count:
+        spread_pairs(dy, &p.h, &p.w, <floating>count, dx)
+        return
     for oh in range(p.h.out):
         at = 0
         while at < line:

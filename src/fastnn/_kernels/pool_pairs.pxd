@@ -8,7 +8,7 @@ from cython cimport floating
 from libc.stdint cimport int32_t
 from libc.string cimport memcpy, memset
 
-from fastnn._kernels.runs cimport copy_run
+from fastnn._kernels.runs cimport add_run, copy_run
 from fastnn._kernels.window cimport Axis
 
 cdef enum:
@@ -134,3 +134,31 @@ cdef inline void pool_pairs(
                 for j in range(n):
                     winner[q + j] = where[j]
         q += LANES
+
+
+cdef inline void spread_pairs(
+    const floating* dy,         # IN   (OH, OW)
+    const Axis* h, const Axis* w, floating share,
+    floating* dx,               # IN   (H, W), OUT  with dy/share added to each element of its window
+) noexcept nogil:
+    cdef floating v[LANES]
+    cdef floating both[2 * LANES]
+    cdef floating* row
+    cdef Py_ssize_t oh, at, kh, j, n
+    memset(v, 0, sizeof(v))
+    for oh in range(h.out):
+        at = 0
+        while at < w.out:
+            n = min(<Py_ssize_t>LANES, w.out - at)
+            copy_run(dy + at, v, n)
+            for j in range(LANES):
+                both[2 * j] = both[2 * j + 1] = v[j] / share
+            for kh in range(h.kernel):
+                row = dx + (oh * h.stride + kh) * w.size + 2 * at
+                if n == LANES:
+                    for j in range(2 * LANES):
+                        row[j] += both[j]
+                else:
+                    add_run(both, row, 2 * n)
+            at += n
+        dy += w.out
