@@ -106,6 +106,23 @@ def test_sizes_give_the_bits_of_single_elements(name, n, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["relu", "gelu"])
+def test_results_past_the_caches_have_the_bits_of_small_ones(name, dtype):
+    n = (32 << 20) // np.dtype(dtype).itemsize + 77  # more than 32 MB, and neither whole chunks nor blocks
+    x = np.random.default_rng(n).standard_normal(n + 1).astype(dtype)[1:]  # off the lines of the caches
+    op, forward, backward = functions(name)
+    y, ctx = forward(x)
+    dx = backward(x, ctx)
+    for start in range(0, n, 1 << 20):
+        part = slice(start, start + (1 << 20))
+        small, small_ctx = forward(x[part])
+        np.testing.assert_array_equal(y[part], small)
+        np.testing.assert_array_equal(dx[part], backward(x[part], small_ctx))
+    op(x, out=x)
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_special_values(dtype):
     inf, nan = np.inf, np.nan
     x = np.array([nan, -inf, inf, 0.0, -0.0, np.finfo(dtype).max, np.finfo(dtype).min], dtype)

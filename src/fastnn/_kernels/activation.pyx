@@ -6,7 +6,9 @@ Design
       run-time tests for overlap, the last chunk is padded and takes the same path, and the result may be written over
       the input.
   (B) Backward uses the result where the derivative follows from it (ReLU, sigmoid, tanh), else the input.
-  (C) Entry points return None for arrays that are not as kernels need them; the caller then passes the array gate.
+  (C) Results of 32 MB and more go past the caches (streaming.pxd): with 64 MB ReLU takes 0.73, its backward 0.67 of the
+      time. With 25 MB GELU would take 1.1 times as long.
+  (D) Entry points return None for arrays that are not as kernels need them; the caller then passes the array gate.
 """
 
 cimport numpy as cnp
@@ -22,6 +24,7 @@ from fastnn._kernels.elementary cimport (
 from fastnn._kernels.fused cimport multiply_add
 from fastnn._kernels.gate cimport like, regular, same_form, shifted
 from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.streaming cimport STREAM_BYTES, stream_copy, stream_end
 
 cnp.import_array()
 
@@ -30,6 +33,7 @@ __all__ = ["ACTIVATIONS", "ActivationFinisher", "ElementwiseStep", "activation_b
 cdef enum:
     CHUNK = 64     # loops of 16 GCC unrolls before it makes vectors of them, and then makes none
     BLOCK = 16384  # elements that a thread claims at a time, about
+    PIECE = 512    # elements that are streamed at a time
 
 cdef enum Kind:
     RELU
@@ -227,6 +231,7 @@ cdef struct Elementwise:
     double p            # the activation's parameters
     double q
     bint double_precision
+    bint streamed       # past the caches; out is not x
 
 
 cdef inline inlined run_of(
@@ -294,6 +299,29 @@ cdef apart backward_run(
         run_of(SOFTPLUS, dy, saved, out, n, p, q)
 
 
+cdef inline inlined whole_chunks(
+    Elementwise* args, const floating* x, const floating* saved, floating* out, Py_ssize_t n,
+) noexcept nogil:
+    if args.saved == NULL:
+        forward_run(args.kind, x, out, n, <floating>args.p, <floating>args.q)
+    else:
+        backward_run(args.kind, x, saved, out, n, <floating>args.p, <floating>args.q)
+
+
+cdef inline inlined stream_chunks(
+    Elementwise* args, const floating* x, const floating* saved, floating* out, Py_ssize_t n,
+) noexcept nogil:
+    cdef floating results[PIECE]
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t m
+    while i < n:
+        m = min(n - i, <Py_ssize_t>PIECE)
+        whole_chunks(args, x + i, saved + i, results, m)
+        stream_copy(out + i, results, m * sizeof(floating))
+        i += m
+    stream_end()
+
+
 cdef inline void block_of(Elementwise* args, Py_ssize_t block, floating example) noexcept nogil:
     # `example` only chooses the precision
     cdef Py_ssize_t start = block * args.block
@@ -304,21 +332,17 @@ cdef inline void block_of(Elementwise* args, Py_ssize_t block, floating example)
     cdef floating* out = <floating*>args.out + start
     cdef floating a[CHUNK]
     cdef floating s[CHUNK]
-    cdef floating p = <floating>args.p
-    cdef floating q = <floating>args.q
-    if args.saved == NULL:
-        forward_run(args.kind, x, out, whole, p, q)
+    if args.streamed:
+        stream_chunks(args, x, saved, out, whole)
     else:
-        backward_run(args.kind, x, saved, out, whole, p, q)
+        whole_chunks(args, x, saved, out, whole)
     if whole < n:  # padded, the rest takes the same path
         memset(a, 0, sizeof(a))
+        memset(s, 0, sizeof(s))
         memcpy(a, x + whole, (n - whole) * sizeof(floating))
-        if args.saved == NULL:
-            forward_run(args.kind, a, a, CHUNK, p, q)
-        else:
-            memset(s, 0, sizeof(s))
+        if args.saved != NULL:
             memcpy(s, saved + whole, (n - whole) * sizeof(floating))
-            backward_run(args.kind, a, s, a, CHUNK, p, q)
+        whole_chunks(args, a, s, a, CHUNK)
         memcpy(out + whole, a, (n - whole) * sizeof(floating))
 
 
@@ -350,6 +374,7 @@ cdef object run(Kind kind, cnp.ndarray x, object saved, object out, double p, do
     args.p = p
     args.q = q
     args.double_precision = cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
+    args.streamed = args.out != args.x and cnp.PyArray_NBYTES(x) >= STREAM_BYTES
     with nogil:
         parallel_for(
             block_task, &args, (args.n + args.block - 1) // args.block,
@@ -377,7 +402,7 @@ def activation_backward(int kind, object dy, object saved, double p=0, double q=
 cdef void apply_to(const Finish* f, void* values, Py_ssize_t n) noexcept nogil:
     cdef Elementwise args
     args.kind, args.p, args.q, args.double_precision = <Kind>f.kind, f.p, f.q, f.double_precision
-    args.x, args.saved, args.out, args.n, args.block = values, NULL, values, n, n
+    args.x, args.saved, args.out, args.n, args.block, args.streamed = values, NULL, values, n, n, False
     block_task(&args, 0)
 
 
