@@ -33,6 +33,40 @@ cdef inline long double normalized_wide(floating x, const Group* group) noexcept
     return deviation * (<long double>group.rstd + group.rstd_low)
 
 
+# ---- magnitudes ------------------------------------------------------------------------------------------------------
+
+cdef extern from *:
+    """
+    #include <string.h>
+    /* Whether the largest magnitude is within bounds: compared as integers, of which NaN's are the largest. */
+    #define FASTNN_LARGEST(NAME, NUMBER, INTEGER) \\
+      static inline int NAME(const NUMBER *x, Py_ssize_t n, NUMBER least, NUMBER most) { \\
+        INTEGER all, low, high, largest = 0; \\
+        for (Py_ssize_t i = 0; i < n; i++) { \\
+          memcpy(&all, x + i, sizeof all); \\
+          all &= (INTEGER)-1 >> 1; \\
+          largest = all > largest ? all : largest; \\
+        } \\
+        memcpy(&low, &least, sizeof low); \\
+        memcpy(&high, &most, sizeof high); \\
+        return largest >= low && largest <= high; \\
+      }
+    FASTNN_LARGEST(fastnn_largest_float, float, unsigned int)
+    FASTNN_LARGEST(fastnn_largest_double, double, unsigned long long)
+    """
+    bint largest_float_within "fastnn_largest_float" (
+        const float* x, Py_ssize_t n, float least, float most) noexcept nogil
+    bint largest_double_within "fastnn_largest_double" (
+        const double* x, Py_ssize_t n, double least, double most) noexcept nogil
+
+
+cdef inline bint largest_within(const floating* x, Py_ssize_t n, double least, double most) noexcept nogil:
+    if floating is float:
+        return largest_float_within(x, n, <float>least, <float>most)
+    else:
+        return largest_double_within(x, n, least, most)
+
+
 # ---- what is ordinary ------------------------------------------------------------------------------------------------
 
 cdef inline bint may_join(double factor, double weight, double rstd, floating example) noexcept nogil:
@@ -157,6 +191,10 @@ cdef inline bint has_extremes(
     if weight != NULL:
         for i in range(c.entries):
             joined = joined and may_join(rstd * weight[i], weight[i], rstd, dy[0])
+    if not joined or not rstd <= most_of(dy[0]):
+        return True
+    if all_zeros(dy + start, &view):
+        return False
     for a in range(view.reduced):
         for i in range(view.inner):
             at = start + a * view.groups * view.inner + i
@@ -164,8 +202,6 @@ cdef inline bint has_extremes(
             farthest = max(farthest, size_of(<long double>x[at] * scale - shift))
             plain = max(plain, size_of(dy[at]))
             weighted = max(weighted, size_of(gradient))
-    if not joined or not rstd <= most_of(dy[0]):
-        return True
     if weighted == 0:
         return False
     if not (moderate(weighted, dy[0]) and moderate(weighted * rstd, dy[0])):
@@ -173,6 +209,15 @@ cdef inline bint has_extremes(
     return farthest != 0 and not (
         moderate(weighted * farthest, dy[0]) and moderate(plain * farthest, dy[0])
         and moderate(farthest * rstd, dy[0]) and moderate(weighted * farthest * rstd * rstd * rstd, dy[0]))
+
+
+cdef inline bint all_zeros(const floating* dy, View* view) noexcept nogil:
+    # of a group from its start on: the one cause of suspect sums that is common
+    cdef Py_ssize_t a
+    for a in range(view.reduced):
+        if not largest_within(dy + a * view.groups * view.inner, view.inner, 0, 0):
+            return False
+    return True
 
 
 cdef inline long double size_of(long double z) noexcept nogil:
@@ -184,31 +229,6 @@ cdef inline bint moderate(long double z, floating example) noexcept nogil:
 
 
 # ---- gradients of parameters -----------------------------------------------------------------------------------------
-
-cdef extern from *:
-    """
-    /* the largest magnitude as an integer, above which NaN is, and infinity */
-    #define FASTNN_LARGEST(NAME, NUMBER, INTEGER) \\
-      static inline int NAME(const NUMBER *x, long n, NUMBER least, NUMBER most) { \\
-        INTEGER all, low, high, largest = 0; \\
-        for (long i = 0; i < n; i++) { \\
-          memcpy(&all, x + i, sizeof all); \\
-          all &= (INTEGER)-1 >> 1; \\
-          largest = all > largest ? all : largest; \\
-        } \\
-        memcpy(&low, &least, sizeof low); \\
-        memcpy(&high, &most, sizeof high); \\
-        return largest >= low && largest <= high; \\
-      }
-    #include <string.h>
-    FASTNN_LARGEST(fastnn_largest_float, float, unsigned int)
-    FASTNN_LARGEST(fastnn_largest_double, double, unsigned long long)
-    """
-    bint largest_float_within "fastnn_largest_float" (
-        const float* x, Py_ssize_t n, float least, float most) noexcept nogil
-    bint largest_double_within "fastnn_largest_double" (
-        const double* x, Py_ssize_t n, double least, double most) noexcept nogil
-
 
 cdef inline apart parameter_gradients(
     const Call* c, Py_ssize_t entry, const floating* dy, const floating* x, floating* dweight, floating* dbias,
@@ -233,25 +253,27 @@ cdef inline apart parameter_gradients(
     dbias[entry] = <floating>total_of(&sum)
 
 
-cdef inline void repair_parameters(const Call* c) noexcept nogil:
-    # Sums of products that left the range, or may have lost bits at its lower end, are taken again.
+cdef inline void repair(
+    const Call* c, const floating* dy, const floating* x, floating* dweight, floating* dbias,
+) noexcept nogil:
+    # Sums of products that left the range, or may have lost bits at its lower end, are taken again. No upstream
+    # gradient at all is no such case.
     cdef Py_ssize_t entries = c.period * c.entries
+    cdef Py_ssize_t size = c.view.outer * c.view.reduced * c.view.groups * c.view.inner
+    cdef double least = 1e-30 if floating is float else 1e-150
+    cdef double most = 3e38 if floating is float else 1e308
     cdef Py_ssize_t j
-    cdef bint sound
-    if c.double_precision:
-        sound = (
-            largest_double_within(<const double*>c.dweight, entries, 1e-150, 1e308)
-            and largest_double_within(<const double*>c.dbias, entries, 0, 1e308))
-    else:
-        sound = (
-            largest_float_within(<const float*>c.dweight, entries, 1e-30, 3e38)
-            and largest_float_within(<const float*>c.dbias, entries, 0, 3e38))
-    if sound:
+    if largest_within(dbias, entries, 0, most) and (
+        largest_within(dweight, entries, least, most)
+        or (largest_within(dweight, entries, 0, 0) and largest_within(dy, size, 0, 0))
+    ):
         return
     for j in range(entries):
-        if c.double_precision:
-            parameter_gradients(
-                c, j, <const double*>c.dy, <const double*>c.x, <double*>c.dweight, <double*>c.dbias)
-        else:
-            parameter_gradients(
-                c, j, <const float*>c.dy, <const float*>c.x, <float*>c.dweight, <float*>c.dbias)
+        parameter_gradients(c, j, dy, x, dweight, dbias)
+
+
+cdef inline void repair_parameters(const Call* c) noexcept nogil:
+    if c.double_precision:
+        repair(c, <const double*>c.dy, <const double*>c.x, <double*>c.dweight, <double*>c.dbias)
+    else:
+        repair(c, <const float*>c.dy, <const float*>c.x, <float*>c.dweight, <float*>c.dbias)
