@@ -1,7 +1,7 @@
 """Two threads against one for every family of kernels, at sizes around the least work of two threads and above.
 
     python bench/threads.py                                               # a quiet machine, calls in a row: a minute
-    python bench/threads.py layer_norm dropout --pauses 0 1 20 --competitors 1
+    python bench/threads.py layer_norm conv2d --pauses 0 1 --competitors 1   # beside a busy program (Linux)
 
 Each line has a kernel, its work as a multiple of what is worth two threads (_runtime.pyx), and for each pause between
 the calls (milliseconds; 0: in a row) microseconds on one thread and the time on two as a multiple of them. Both take
@@ -23,7 +23,6 @@ import numpy as np
 
 import fastnn
 import fastnn.functional as F
-from busy import compete
 
 Call = Callable[[], object]
 Build = Callable[[float], Call]  # from about how many numbers there are to be
@@ -191,6 +190,12 @@ def compared(call: Call, pause: float, seconds: float, middle: Callable[[list[fl
             times[threads].append(timed(call, threads, calls))
     one, two = (middle(sorted(t)[: math.ceil(len(t) * 0.95)]) for t in times.values())
     return one, two / one
+
+
+def compete(processor: int) -> None:
+    os.sched_setaffinity(0, {processor})
+    while True:
+        pass
 
 
 @contextlib.contextmanager
