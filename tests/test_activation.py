@@ -208,6 +208,13 @@ def test_any_memory_layout_and_out(name):
         (F.gelu, {"input": np.zeros(3), "approximate": "erf"}, ValueError, "approximate must be"),
         (F.softplus, {"input": np.zeros(3), "beta": 0}, ValueError, "beta must not be 0"),
         (F.softplus_forward, {"input": np.zeros(3), "beta": 0}, ValueError, "beta must not be 0"),
+        (F.softplus, {"input": np.zeros(3), "beta": np.nan}, ValueError, "beta must be finite, got nan"),
+        (F.softplus_forward, {"input": np.zeros(3), "beta": -np.inf}, ValueError, "beta must be finite, got -inf"),
+        (F.softplus, {"input": np.zeros(3), "threshold": np.nan}, ValueError, "threshold must be a number, got nan"),
+        (F.leaky_relu, {"input": np.zeros(3), "negative_slope": np.nan}, ValueError, "negative_slope must be finite"),
+        (F.leaky_relu_forward, {"input": np.zeros(3), "negative_slope": np.inf}, ValueError, "negative_slope must be"),
+        (F.elu, {"input": np.zeros(3), "alpha": np.inf}, ValueError, "alpha must be finite, got inf"),
+        (F.elu_forward, {"input": np.zeros(3), "alpha": np.nan}, ValueError, "alpha must be finite, got nan"),
     ],
 )
 def test_errors(op, arguments, error, message):

@@ -318,6 +318,9 @@ def test_summary(capsys):
         (lambda: fastnn.AvgPool2d(2, divisor_override=0), "divisor_override must be"),
         (lambda: fastnn.GELU("erf"), "approximate must be"),
         (lambda: fastnn.Softplus(0), "beta must not be 0"),
+        (lambda: fastnn.Softplus(threshold=np.nan), "threshold must be a number, got nan"),
+        (lambda: fastnn.LeakyReLU(np.nan), "negative_slope must be finite, got nan"),
+        (lambda: fastnn.ELU(np.inf), "alpha must be finite, got inf"),
         (lambda: fastnn.Flatten(1, 3)(np.zeros((2, 3))), "must have axes"),
     ],
 )

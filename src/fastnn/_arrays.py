@@ -62,6 +62,14 @@ def number(value: Any, name: str) -> float:
         raise ValueError(f"{name} must be a number that float64 holds, got a larger integer") from None
 
 
+def finite(value: Any, name: str) -> float:
+    """A finite number as a float."""
+    real = number(value, name)
+    if not math.isfinite(real):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return real
+
+
 def integer(value: Any, name: str) -> int:
     """An integer, Python's or NumPy's; a float of integer value is none."""
     try:

@@ -138,9 +138,7 @@ class Generator(_kernels.StreamCounter):
         array([ 0.0643913 , -0.24539444, -1.085436  ], dtype=float32)
         """
         out = _arrays.empty(shape, _float_type(dtype))
-        mean, std = _arrays.number(mean, "mean"), _arrays.number(std, "std")
-        if not math.isfinite(mean):
-            raise ValueError(f"mean must be finite, got {mean}")
+        mean, std = _arrays.finite(mean, "mean"), _arrays.number(std, "std")
         if not 0 <= std < math.inf:
             raise ValueError(f"std must be finite and at least 0, got {std}")
         _kernels.fill_normal(out, self.seed, self.take(), mean, std)

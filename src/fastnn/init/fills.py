@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import _arrays, _kernels, random
-from fastnn.init.gains import check_choice, finite, sizes_of
+from fastnn.init.gains import check_choice, sizes_of
 
 Array = npt.NDArray[Any]
 Shape = int | Sequence[int]
@@ -52,7 +52,7 @@ def uniform(
     >>> init.uniform((2, 3), -1, 1, rng=0).shape
     (2, 3)
     """
-    if not finite(a, "a") <= finite(b, "b"):
+    if not _arrays.finite(a, "a") <= _arrays.finite(b, "b"):
         raise ValueError(f"a must not be more than b, {b}, got {a}")
     return random.as_generator(rng).uniform(shape, a, b, dtype=real_type(dtype))
 
@@ -80,9 +80,9 @@ def normal(
     >>> init.normal((2, 3), std=0.02, rng=0).dtype
     dtype('float32')
     """
-    if finite(std, "std") < 0:
+    if _arrays.finite(std, "std") < 0:
         raise ValueError(f"std must be at least 0, got {std}")
-    return random.as_generator(rng).normal(shape, finite(mean, "mean"), std, dtype=real_type(dtype))
+    return random.as_generator(rng).normal(shape, _arrays.finite(mean, "mean"), std, dtype=real_type(dtype))
 
 
 def trunc_normal(
@@ -123,11 +123,11 @@ def trunc_normal(
     from scipy.special import ndtr, ndtri
 
     real = real_type(dtype).type
-    if finite(std, "std") <= 0:
+    if _arrays.finite(std, "std") <= 0:
         raise ValueError(f"std must be more than 0, got {std}")
-    if not finite(a, "a") < finite(b, "b"):
+    if not _arrays.finite(a, "a") < _arrays.finite(b, "b"):
         raise ValueError(f"a must be less than b, {b}, got {a}")
-    low, high = (a - finite(mean, "mean")) / std, (b - mean) / std
+    low, high = (a - _arrays.finite(mean, "mean")) / std, (b - mean) / std
     # The distribution function has its digits on the left: what lies on the right is drawn from its mirror image.
     mirror = -1.0 if low > 0 else 1.0
     first, last = sorted((float(ndtr(mirror * low)), float(ndtr(mirror * high))))
@@ -244,7 +244,7 @@ def orthogonal(
     rest = math.prod(others)
     tall = random.as_generator(rng).normal((max(out, rest), min(out, rest)), dtype=np.float64)
     q, r = np.linalg.qr(tall)
-    q *= finite(gain, "gain") * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+    q *= _arrays.finite(gain, "gain") * np.where(np.diagonal(r) < 0, -1.0, 1.0)
     # Rows are outputs in layout "oi" and columns are in "io".
     upright = (out >= rest) == (layout == "oi")
     return np.ascontiguousarray((q if upright else q.T).reshape(shape), real)

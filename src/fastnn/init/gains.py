@@ -14,14 +14,6 @@ def check_choice(value: Any, name: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def finite(value: float, name: str) -> float:
-    """`value` as a float, which must be a finite number."""
-    real = _arrays.number(value, name)
-    if not math.isfinite(real):
-        raise ValueError(f"{name} must be finite, got {value}")
-    return real
-
-
 def sizes_of(shape: Sequence[int]) -> list[int]:
     """The lengths of a weight's axes, which an array can have."""
     sizes = list(_arrays.integers(shape, "shape"))
@@ -113,7 +105,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     1.0
     """
     if nonlinearity == "leaky_relu":
-        slope = 0.01 if param is None else finite(param, "param")
+        slope = 0.01 if param is None else _arrays.finite(param, "param")
         return math.sqrt(2 / (1 + slope * slope))
     check_choice(nonlinearity, "nonlinearity", (*GAINS, "leaky_relu"))
     return GAINS[nonlinearity]

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import _arrays
 from fastnn.init.fills import Array, Rng, normal, uniform
-from fastnn.init.gains import calculate_gain, check_choice, fans, finite
+from fastnn.init.gains import calculate_gain, check_choice, fans
 
 
 def variance_scaling(
@@ -60,7 +61,7 @@ def variance_scaling(
     """
     check_choice(mode, "mode", ("fan_in", "fan_out", "fan_avg"))
     check_choice(distribution, "distribution", ("normal", "uniform"))
-    scale = finite(scale, "scale")
+    scale = _arrays.finite(scale, "scale")
     if scale < 0:
         raise ValueError(f"scale must be at least 0, got {scale}")
     fan_in, fan_out = fans(shape, layout, groups)
@@ -73,7 +74,7 @@ def variance_scaling(
 
 
 def _square(gain: float) -> float:
-    real = finite(gain, "gain")
+    real = _arrays.finite(gain, "gain")
     return real * real  # with ** a result beyond float64 would be an OverflowError
 
 

@@ -50,7 +50,7 @@ class LeakyReLU(Layer):
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
-        self.negative_slope = _arrays.number(negative_slope, "negative_slope")
+        self.negative_slope = _arrays.finite(negative_slope, "negative_slope")
 
     def _evaluate(self, x: Array) -> Array:
         return F.leaky_relu(x, self.negative_slope)
@@ -81,7 +81,7 @@ class ELU(Layer):
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        self.alpha = _arrays.number(alpha, "alpha")
+        self.alpha = _arrays.finite(alpha, "alpha")
 
     def _evaluate(self, x: Array) -> Array:
         return F.elu(x, self.alpha)
@@ -194,7 +194,7 @@ class Softplus(Layer):
     Parameters
     ----------
     beta : float, default 1.0
-        Not 0.
+        Finite, not 0.
     threshold : float, default 20.0
 
     Examples
@@ -206,8 +206,7 @@ class Softplus(Layer):
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__()
-        self.beta = F.check_beta(beta)
-        self.threshold = _arrays.number(threshold, "threshold")
+        self.beta, self.threshold = F.check_softplus(beta, threshold)
 
     def _evaluate(self, x: Array) -> Array:
         return F.softplus(x, self.beta, self.threshold)

@@ -45,9 +45,7 @@ class RunningNorm(AffineNorm):
         super().__init__()
         self.num_features = at_least_one(num_features, "num_features")
         self.eps = _arrays.number(eps, "eps")
-        self.momentum = None if momentum is None else _arrays.number(momentum, "momentum")
-        if self.momentum is not None and not math.isfinite(self.momentum):
-            raise ValueError(f"momentum must be a finite number or None, got {momentum}")
+        self.momentum = None if momentum is None else _arrays.finite(momentum, "momentum")
         self.channel_axis = _arrays.integer(channel_axis, "channel_axis")
         self.track_running_stats = bool(track_running_stats)
         self._set_parameters((self.num_features,), affine, affine, dtype)

@@ -21,7 +21,7 @@ from fastnn.functional.activation.sigmoids import (
     tanh_forward,
 )
 from fastnn.functional.activation.smooth import (
-    check_beta,
+    check_softplus,
     gelu,
     gelu_backward,
     gelu_forward,
@@ -36,7 +36,7 @@ from fastnn.functional.activation.smooth import (
 
 __all__ = [
     "ActivationContext",
-    "check_beta",
+    "check_softplus",
     "elu",
     "elu_backward",
     "elu_forward",

@@ -99,6 +99,8 @@ def leaky_relu(input: Array, negative_slope: float = 0.01, *, out: Array | None 
     ------
     TypeError
         If `input` is not float32 or float64.
+    ValueError
+        If `negative_slope` is not finite.
 
     Notes
     -----
@@ -110,7 +112,7 @@ def leaky_relu(input: Array, negative_slope: float = 0.01, *, out: Array | None 
     >>> F.leaky_relu(np.array([-1.0, 2.0]), 0.5)
     array([-0.5, 2. ])
     """
-    return run_forward(KINDS["leaky_relu"], input, out, _arrays.number(negative_slope, "negative_slope"))
+    return run_forward(KINDS["leaky_relu"], input, out, _arrays.finite(negative_slope, "negative_slope"))
 
 
 def leaky_relu_forward(
@@ -125,7 +127,7 @@ def leaky_relu_forward(
     >>> F.leaky_relu_backward(np.zeros(2), ctx).shape
     (2,)
     """
-    x, negative_slope = _arrays.floating(input, "input"), _arrays.number(negative_slope, "negative_slope")
+    x, negative_slope = _arrays.floating(input, "input"), _arrays.finite(negative_slope, "negative_slope")
     refuse_overlap(out, x)
     return run_forward(KINDS["leaky_relu"], x, out, negative_slope), ActivationContext(x, negative_slope)
 
@@ -163,6 +165,8 @@ def elu(input: Array, alpha: float = 1.0, *, out: Array | None = None) -> Array:
     ------
     TypeError
         If `input` is not float32 or float64.
+    ValueError
+        If `alpha` is not finite.
 
     Notes
     -----
@@ -174,7 +178,7 @@ def elu(input: Array, alpha: float = 1.0, *, out: Array | None = None) -> Array:
     >>> F.elu(np.array([-1.0, 2.0])).round(4)
     array([-0.6321, 2. ])
     """
-    return run_forward(KINDS["elu"], input, out, _arrays.number(alpha, "alpha"))
+    return run_forward(KINDS["elu"], input, out, _arrays.finite(alpha, "alpha"))
 
 
 def elu_forward(input: Array, alpha: float = 1.0, *, out: Array | None = None) -> tuple[Array, ActivationContext]:
@@ -187,7 +191,7 @@ def elu_forward(input: Array, alpha: float = 1.0, *, out: Array | None = None) -
     >>> F.elu_backward(np.zeros(2), ctx).shape
     (2,)
     """
-    x, alpha = _arrays.floating(input, "input"), _arrays.number(alpha, "alpha")
+    x, alpha = _arrays.floating(input, "input"), _arrays.finite(alpha, "alpha")
     refuse_overlap(out, x)
     return run_forward(KINDS["elu"], x, out, alpha), ActivationContext(x, alpha)
 

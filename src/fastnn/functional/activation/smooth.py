@@ -1,5 +1,6 @@
 """Smooth rectifiers: GELU, SiLU and softplus."""
 
+import math
 from typing import Any
 
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from fastnn.functional.activation.call import KINDS, ActivationContext, run_back
 Array = npt.NDArray[Any]
 
 __all__ = [
-    "check_beta",
+    "check_softplus",
     "gelu",
     "gelu_backward",
     "gelu_forward",
@@ -185,7 +186,7 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0, *, out: A
     TypeError
         If `input` is not float32 or float64.
     ValueError
-        If `beta` is 0.
+        If `beta` is 0 or not finite, or `threshold` is NaN.
 
     Examples
     --------
@@ -193,7 +194,7 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0, *, out: A
     >>> F.softplus(np.array([0.0, 30.0])).round(4)
     array([ 0.6931, 30. ])
     """
-    beta, threshold = check_beta(beta), _arrays.number(threshold, "threshold")
+    beta, threshold = check_softplus(beta, threshold)
     return run_forward(KINDS["softplus"], input, out, beta, threshold)
 
 
@@ -209,7 +210,7 @@ def softplus_forward(
     >>> F.softplus_backward(np.zeros(2), ctx).shape
     (2,)
     """
-    beta, threshold = check_beta(beta), _arrays.number(threshold, "threshold")
+    beta, threshold = check_softplus(beta, threshold)
     x = _arrays.floating(input, "input")
     refuse_overlap(out, x)
     return run_forward(KINDS["softplus"], x, out, beta, threshold), ActivationContext(x, beta, threshold)
@@ -228,9 +229,11 @@ def softplus_backward(dy: Array, ctx: ActivationContext) -> Array:
     return run_backward(KINDS["softplus"], dy, ctx)
 
 
-def check_beta(beta: float) -> float:
-    """A number that softplus can divide by."""
-    beta = _arrays.number(beta, "beta")
+def check_softplus(beta: float, threshold: float) -> tuple[float, float]:
+    """Softplus's parameters: a number to divide by, and one to compare with, which may be infinite."""
+    beta, threshold = _arrays.finite(beta, "beta"), _arrays.number(threshold, "threshold")
     if beta == 0:
         raise ValueError("beta must not be 0, got 0")
-    return beta
+    if math.isnan(threshold):
+        raise ValueError("threshold must be a number, got nan")
+    return beta, threshold
