@@ -150,6 +150,13 @@ def test_restarts_below_the_floor_stay_on_it():
     assert schedule([0, 10, 20, 25]).tolist() == [1.0, 0.1, 0.05, 0.05]
 
 
+@pytest.mark.parametrize(("steps", "mult"), [(10, 1e300), (10, 1e154), (0.1, 1), (1e-300, 1), (1e300, 3), (7, 2)])
+def test_restarts_far_out_are_finite(steps, mult):
+    """Where the end of a cycle is past the largest number, or cycles are shorter than numbers are apart."""
+    values = CosineRestarts(1.0, steps, mult=mult, decay=0.5, floor=0.01)(10.0 ** np.arange(309))
+    assert ((values >= 0.01) & (values <= 1.0)).all()
+
+
 @pytest.mark.parametrize("anneal", ["cos", "linear"])
 def test_one_cycle_with_phases_of_no_length(anneal):
     assert OneCycle(1.0, 10, 0.1, anneal)(0) == 1.0  # the way up ends at step 0
@@ -393,6 +400,8 @@ def test_plateau_drives_like_a_schedule():
     for wrong in ("1", None, [1.0]):
         with pytest.raises(TypeError, match="metric must be a number, got"):
             plateau.update(wrong)
+    with pytest.raises(ValueError, match="metric must be a number that float64 holds, got a larger integer"):
+        plateau.update(10**400)
     assert plateau.state_dict()["num_bad_epochs"] == 0
 
 

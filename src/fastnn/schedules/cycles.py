@@ -19,6 +19,8 @@ from fastnn.schedules.base import (
 )
 from fastnn.schedules.decay import check_floor
 
+LARGEST = np.finfo(np.float64).max
+
 
 @dataclass(frozen=True)
 class CosineRestarts(Schedule):
@@ -63,17 +65,20 @@ class CosineRestarts(Schedule):
         check_floor(self.floor, self.lr)
 
     def _at(self, t: Array) -> Array:
-        cycle = self._cycle(t)
-        start, end = self._start(cycle), self._start(cycle + 1)
+        with np.errstate(over="ignore"):  # what is too large is the largest number
+            cycle = self._cycle(t)
+            start, end = self._start(cycle), self._start(cycle + 1)
         peak = np.maximum(self.lr * float(self.decay) ** cycle, self.floor)
-        return between(peak, self.floor, half_cosine((end - t) / (end - start)))
+        # Far out, where numbers are further apart than cycles, a cycle has no length and is over at once.
+        left = np.divide(end - t, end - start, out=np.zeros_like(t), where=end > start)
+        return between(peak, self.floor, half_cosine(left))
 
     def _cycle(self, t: Array) -> Array:
         """The number k of the cycle that step t lies in: start(k) ≤ t < start(k + 1)."""
         if self.mult == 1:
-            k = np.floor(t / self.steps)
+            k = np.floor(np.minimum(t / self.steps, LARGEST))
         else:
-            k = np.floor(np.log1p(t / self.steps * (self.mult - 1)) / np.log(self.mult))
+            k = np.floor(np.log1p(np.minimum(t / self.steps * (self.mult - 1), LARGEST)) / np.log(self.mult))
         # The logarithm's rounding may miss by one where a cycle begins.
         k = np.where(self._start(k + 1) <= t, k + 1, k)
         return np.where(self._start(k) > t, k - 1, k)
@@ -84,6 +89,7 @@ class CosineRestarts(Schedule):
             start = self.steps * k
         else:
             start = self.steps * np.expm1(k * np.log(self.mult)) / (self.mult - 1)
+        start = np.minimum(start, LARGEST)
         # A whole number of steps but for rounding is that number; else a restart might come one step late.
         nearest = np.rint(start)
         return np.where(np.abs(start - nearest) <= 1e-12 * nearest, nearest, start)

@@ -101,6 +101,8 @@ class ReduceOnPlateau:
             value = math.ldexp(metric, 0)  # no string is a number
         except TypeError:
             raise TypeError(f"metric must be a number, got {type(metric).__name__}") from None
+        except OverflowError:
+            raise ValueError("metric must be a number that float64 holds, got a larger integer") from None
         if self._improves(value):
             self._best, self._num_bad = value, 0
         else:
