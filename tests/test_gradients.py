@@ -355,6 +355,28 @@ def test_full_gradient_checks_its_arguments():
         gradients.full_gradient(model, F.cross_entropy, (data[0], 3), 2)
 
 
+def test_two_that_finish_at_once(monkeypatch):
+    """The second while the first one's kernel is at work: no division by the weight that it has put back to 0."""
+    p = fastnn.Parameter(np.zeros(2))
+    accumulator = fastnn.GradientAccumulator([p], statistics=True)
+    for gradient in ([1.0, 0.0], [4.0, 3.0]):
+        p.grad[:] = gradient
+        accumulator.add(1)
+    kernel = gradients._kernels.accumulator_finish
+
+    def slow(table, weight):
+        monkeypatch.setattr(gradients._kernels, "accumulator_finish", kernel)
+        result = kernel(table, weight)
+        accumulator.finish()
+        return result
+
+    monkeypatch.setattr(gradients._kernels, "accumulator_finish", slow)
+    accumulator.finish()
+    assert (accumulator.trace_cov, accumulator.count) == (9.0, 0)
+    with pytest.raises(RuntimeError, match="finish needs at least one microbatch"):
+        accumulator.finish()
+
+
 @pytest.mark.parametrize("weights", [(1e308, 1e308), (5e-324,)])
 def test_weights_beyond_their_range(weights):
     p = fastnn.Parameter(np.ones(3))

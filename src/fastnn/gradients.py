@@ -48,6 +48,11 @@ class GradientAccumulator:
     skipped : int
         Microbatches left out, over all passes.
 
+    Notes
+    -----
+    An accumulator is for one thread at a time: where several add and finish at once, memory stays whole, but what has
+    been added up does not.
+
     References
     ----------
     McCandlish et al., "An empirical model of large-batch training", arXiv:1812.06162, appendix A.
@@ -124,22 +129,23 @@ class GradientAccumulator:
         RuntimeError
             If no microbatch was added.
         """
-        if self.count == 0:
+        count, weight = self.count, self.weight
+        if weight == 0.0:
             raise RuntimeError("finish needs at least one microbatch added before it, got none")
-        squares, deviations = _kernels.accumulator_finish(self._table, self.weight)
+        squares, deviations = _kernels.accumulator_finish(self._table, weight)
         if self.statistics:
-            self._keep(squares, deviations)
+            self._keep(count, weight, squares, deviations)
         self.count, self.weight = 0, 0.0
 
-    def _keep(self, squares: float, deviations: float) -> None:
-        """The statistics of the pass just finished, from Σ ḡ² and Σ_k w_k ‖g_k − ḡ‖²."""
-        self.trace_cov = deviations / (self.count - 1) if self.count > 1 else math.nan
-        self.grad_sq_norm = squares - self.trace_cov / self.weight
-        if self.count > 1:
+    def _keep(self, count: int, weight: float, squares: float, deviations: float) -> None:
+        """The statistics of the pass just finished, from K, N, Σ ḡ² and Σ_k w_k ‖g_k − ḡ‖²."""
+        self.trace_cov = deviations / (count - 1) if count > 1 else math.nan
+        self.grad_sq_norm = squares - self.trace_cov / weight
+        if count > 1:
             self._passes += 1
             self._trace_sum += self.trace_cov
             self._square_sum += self.grad_sq_norm
-        finished = self._pass._replace(microbatches=self.count)
+        finished = self._pass._replace(microbatches=count)
         self._pass = self._new_pass() if self._latest is None else self._latest
         self._latest = finished
         self._bind()

@@ -164,9 +164,11 @@ def accumulator_add(TensorTable table, double weight, double before):
 def accumulator_finish(TensorTable table, double weight):
     """Write the mean over `weight` samples into the gradients and the sums; (Σ ḡ², Σ M2) with statistics."""
     cdef Finish this
+    cdef double squares, deviations
     table = table.ready(False, True)
     this.table, this.weight = table.table, weight
     with nogil:
         parallel_for(finish_task, &this, table.blocks, stream_work(4 * table.nbytes))
+        squares, deviations = table.total(0), table.total(1)
     table.done()
-    return table.total(0), table.total(1)
+    return squares, deviations
