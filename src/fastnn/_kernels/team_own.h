@@ -14,9 +14,9 @@
      (C) All callers share one team. Each has a job of its own, and workers enter any that is open: n Python threads that
          call at once add members − 1 threads, not n times as many. Without a free job a caller works alone.
      (D) Each member has a share of neighbouring blocks and claims them one by one; when its own are gone, it claims those
-         of the others from their ends. So a core meets the same part of an array in every pass and call, in long streams (blocks dealt
-         out in turn cost up to half as much again), and nobody is idle while there is work. Which member does a block
-         decides no bit.
+         of the others from their ends. So a core meets the same part of an array in every pass and call, in long streams
+         (blocks dealt out in turn cost up to half as much again), and nobody is idle while there is work. Which member
+         does a block decides no bit.
      (E) A worker on the caller's processor only displaces the caller (some schedulers put it there to save a
          processor): it leaves before it takes a block. One that loses its processor to another program in the middle
          of a block is brought to the caller's, which the caller, having nothing left to do, gives up.
@@ -40,6 +40,7 @@ enum {
     TEAM_APART = 128,      /* bytes between what different threads write: processors fetch lines in pairs */
     TEAM_GLANCES = 16,     /* looks at what is waited for between two looks at the clock */
     TEAM_LATE = 4,         /* a called thread comes after about as many times the time that the call took */
+    TEAM_INEXACT = 4,      /* a job may take as many times as long as expected */
     /* nanoseconds */
     TEAM_SPIN = 20000,
     TEAM_CALL = 15000,     /* what it costs to call a sleeping thread where that is slow: virtual machines */
@@ -90,7 +91,7 @@ static struct {
     _Atomic int members;   /* the callers' place and the workers there are */
     _Atomic int awake;     /* workers that run or have been called */
     _Atomic int refused;   /* whether the system gave no more threads */
-    /* nanoseconds */
+    /* nanoseconds; estimates, of which callers at the same time may lose one another's share */
     _Atomic int64_t alone;  /* of work that callers have done beside sleeping workers since they last called */
     _Atomic int64_t recent; /* of such work in jobs that followed each other */
     _Atomic int64_t until;  /* when a job comes too late to follow the last */
@@ -167,7 +168,7 @@ static int team_rouse(int member)
     return 1;
 }
 
-/* Likewise. */
+/* Wakes a worker; whether it was asleep. */
 static int team_call(int member)
 {
     if (!team_rouse(member)) return 0;
@@ -185,14 +186,14 @@ static inline void team_set(_Atomic int64_t *number, int64_t value)
     atomic_store_explicit(number, value, memory_order_relaxed);
 }
 
-/* Whether to call sleeping workers to a job that one thread would do in so many nanoseconds, give or take a few times. */
+/* Whether to call sleeping workers to a job that one thread would do in so many nanoseconds, more or less. */
 static int team_impatient(double expected)
 {
     const int64_t now = team_clock(), job = expected < 1e12 ? (int64_t)expected : INT64_C(1000000000000);
     const int follows = now < team_get(&team.until);
     const int64_t recent = (follows ? team_get(&team.recent) : 0) + job, alone = team_get(&team.alone) + job;
     const int64_t call = team_get(&team.call), patience = team_get(&team.patience);
-    team_set(&team.until, now + TEAM_SPIN + TEAM_LATE * job);
+    team_set(&team.until, now + TEAM_SPIN + TEAM_INEXACT * job);
     team_set(&team.recent, recent);
     team_set(&team.alone, alone);
     if (alone < patience || recent < (follows ? call : TEAM_LATE * call)) return 0;
@@ -401,6 +402,7 @@ static void team_run(team_task function, void *arguments, ptrdiff_t blocks, int 
         start = team_clock();
         const int slept = team_call(1);
         called = team_clock();
+        /* no more than that of a caller that has lost its processor meanwhile */
         const int64_t took = called - start < 2 * TEAM_CALL ? called - start : 2 * TEAM_CALL;
         if (slept) team_set(&team.call, (3 * team_get(&team.call) + took) / 4);
         atomic_store_explicit(&job->called, 2, memory_order_relaxed);
