@@ -16,6 +16,7 @@ from libc.stdint cimport int64_t
 from fastnn._kernels._runtime cimport even_block, parallel_for
 from fastnn._kernels.elementary cimport exponential
 from fastnn._kernels.row_exponentials cimport LANES, load, row_maximum, row_sum_exp
+from fastnn._kernels.runs cimport copy_run
 
 cnp.import_array()
 
@@ -121,8 +122,7 @@ cdef inline void backward_row(CrossEntropy* p, Py_ssize_t row, floating example)
                 w = weight[i + j] if weight != NULL else 1
                 label = (1 - p.smoothing) * q[i + j] + even if q != NULL else even
                 v[j] = <floating>(v[j] - g * w * label)
-        for j in range(n):
-            dx[i + j] = v[j]
+        copy_run(v, dx + i, n)
         i += LANES
     if q == NULL:
         dx[target] = <floating>(dx[target] - g * (1 - p.smoothing) * (weight[target] if weight != NULL else 1))

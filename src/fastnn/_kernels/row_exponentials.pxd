@@ -7,6 +7,7 @@ from libc.string cimport memcpy
 
 from fastnn._kernels.elementary cimport scale_back, scaled_exponential
 from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.runs cimport copy_run
 
 cdef enum:
     LANES = 16
@@ -21,8 +22,7 @@ cdef inline void load(const floating* x, Py_ssize_t n, floating* lanes, floating
     else:
         for j in range(LANES):
             lanes[j] = fill
-        for j in range(n):
-            lanes[j] = x[j]
+        copy_run(x, lanes, n)
 
 
 cdef inline inlined raise_maximum(const floating* x, Py_ssize_t n, floating* top) noexcept nogil:
@@ -47,8 +47,9 @@ cdef inline apart find_maximum(const floating* x, Py_ssize_t n, floating* larges
         load(x + i, n - i, v, <floating>(-1.0 / 0.0))
         raise_maximum(v, LANES, top)
         i += LANES
-    raise_maximum(top + 32, 32, top)
-    raise_maximum(top + 16, 16, top)
+    if n >= TOPS:  # else LANES were enough
+        raise_maximum(top + 32, 32, top)
+        raise_maximum(top + 16, 16, top)
     raise_maximum(top + 8, 8, top)
     raise_maximum(top + 4, 4, top)
     raise_maximum(top + 2, 2, top)
@@ -99,8 +100,7 @@ cdef inline inlined sum_run(
         load(x + i, n - i, v, <floating>(-1.0 / 0.0))
         add_exponentials(v, v, largest, total, keep)
         if keep:
-            for j in range(n - i):
-                terms[i + j] = v[j]
+            copy_run(v, terms + i, n - i)
     result[0] = merged(total) * scale_back(<floating>1.0)
 
 

@@ -17,6 +17,7 @@ from fastnn._kernels.elementary cimport exponential, scale_back
 from fastnn._kernels.gate cimport like, regular, same_form, shifted
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.row_exponentials cimport LANES, load, merged, row_exponentials, row_maximum, row_sum_exp
+from fastnn._kernels.runs cimport copy_run
 
 cnp.import_array()
 
@@ -35,12 +36,6 @@ cdef struct Softmax:
     Py_ssize_t rows_per_block
     bint logarithm
     bint double_precision
-
-
-cdef inline void store(floating* out, const floating* lanes, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(min(n, <Py_ssize_t>LANES)):
-        out[j] = lanes[j]
 
 
 # Each of the following takes LANES elements, read before any is written; `logarithm` is a constant.
@@ -90,7 +85,7 @@ cdef inline inlined log_softmax_run(const floating* x, floating* y, Py_ssize_t n
     if i < n:
         load(x + i, n - i, v, <floating>0.0)
         shift_lanes(v, v, largest, log_s)
-        store(y + i, v, n - i)
+        copy_run(v, y + i, n - i)
 
 
 cdef inline inlined backward_run(
@@ -119,7 +114,7 @@ cdef inline inlined backward_run(
         i += LANES
     if whole < n:
         backward_lanes(g, v, g, s, logarithm)
-        store(dx + whole, g, n - whole)
+        copy_run(g, dx + whole, n - whole)
 
 
 cdef inline apart forward_row(Softmax* p, Py_ssize_t row, floating example) noexcept nogil:
