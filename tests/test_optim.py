@@ -614,6 +614,23 @@ def test_a_copy_goes_on_by_itself(copied):
     assert twin.steps == optimizer.steps == 3
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_state_loaded_during_a_step(momentum):
+    """By a schedule, or another thread: a step finds its momentum buffers gone."""
+    p = fastnn.Parameter(np.ones(2000))
+    optimizer = fastnn.SGD([p], lambda step: optimizer.load_state_dict(initial) or 0.1, momentum)
+    initial = optimizer.state_dict()
+    if momentum:
+        with pytest.raises(RuntimeError, match="buffers must not be taken away during a step"):
+            optimizer.step()
+        assert (p.data == 1).all()
+        optimizer.param_groups[0]["lr"] = 0.1
+    p.grad[:] = 1
+    optimizer.step()
+    assert (p.data == 1 - 0.1).all()
+    assert optimizer.steps == 1
+
+
 @pytest.mark.parametrize("array", [np.ones(4000, np.float32), np.ones(2000)])
 def test_a_copy_needs_parameters_that_fit_their_state(array):
     p = fastnn.Parameter(np.ones(2000, np.float32))

@@ -342,6 +342,8 @@ class SGD:
         ValueError
             If a schedule gives a value that is negative or not finite, or a gradient's shape differs from its
             parameter's; nothing is changed then.
+        RuntimeError
+            If a state without momentum buffers was loaded meanwhile, by a schedule or another thread; likewise.
         """
         options = [self._options(i, group) for i, group in enumerate(self.param_groups)]
         clip_norm = math.inf if self.clip_norm is None else self.clip_norm

@@ -196,6 +196,15 @@ cdef double norm_of(TensorTable table, bint of_grad, double total) noexcept nogi
     return sqrt(total) / unit
 
 
+cdef bint lacks_buffers(TensorTable table, const Group* groups) noexcept:
+    # whether the owner has bound none where a step needs them
+    cdef Py_ssize_t i
+    for i in range(table.tensors):
+        if groups[table.table.tensors[i].group].buffered and table.table.tensors[i].state[0] == NULL:
+            return True
+    return False
+
+
 cdef inline double clip_factor(double norm, double limit) noexcept nogil:
     # min(1, limit/(norm + 1e-6)) as PyTorch forms it; NaN stays NaN
     cdef double factor = limit / (norm + 1e-6)
@@ -232,6 +241,9 @@ def sgd_step(TensorTable table, list groups, double clip_norm, bint skip_nonfini
             group.shrink = lr * weight_decay if decoupled else 0
         table = table.ready(True, False)
         step.table = table.table
+        if lacks_buffers(table, step.groups):
+            table.done()
+            raise RuntimeError("momentum's buffers must not be taken away during a step, as by load_state_dict")
         with nogil:
             if skip_nonfinite or clip_norm < INFINITY:
                 norm = norm_of(table, True, NAN)
