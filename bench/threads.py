@@ -28,7 +28,7 @@ Call = Callable[[], object]
 Build = Callable[[float], Call]  # from about how many numbers there are to be
 Shape = Callable[[float], tuple[int, ...]]
 
-LEAST = 96 * 1024  # bytes of work
+LEAST = 96 * 1024  # bytes of work: twice BYTES_PER_THREAD of _runtime.pyx
 SIZES = (0.9, 1.1, 1.5, 2, 4, 16)
 SLOT, WARM = 0.0006, 0.0004  # seconds of calls in a row, and of those before them, which wake the workers
 

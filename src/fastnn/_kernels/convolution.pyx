@@ -346,7 +346,7 @@ def convolution_rows(cnp.ndarray weight, Py_ssize_t groups):
     cdef cnp.ndarray packed = cnp.PyArray_EMPTY(4, shape, cnp.PyArray_TYPE(weight), 0)
     p.w, p.a, p.places = cnp.PyArray_DATA(weight), cnp.PyArray_DATA(packed), places
     with nogil:
-        pack(&p, 0)
+        pack(&p, 0)     # once for a plan: one thread will do
     return packed
 
 
