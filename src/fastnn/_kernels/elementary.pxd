@@ -16,26 +16,6 @@ from libc.string cimport memcpy
 from fastnn._kernels.fused cimport fma, fmaf, multiply_add
 
 
-cdef inline floating power_of_two(floating n) noexcept nogil:
-    """2^n for an integer n of the normal exponent range."""
-    cdef float f
-    cdef double d
-    cdef uint32_t i
-    cdef uint64_t l
-    if floating is float:
-        f = n + <float>12583039.0  # 1.5·2^23 + 127
-        memcpy(&i, &f, 4)
-        i <<= 23
-        memcpy(&f, &i, 4)
-        return f
-    else:
-        d = n + 6755399441056767.0  # 1.5·2^52 + 1023
-        memcpy(&l, &d, 8)
-        l <<= 52
-        memcpy(&d, &l, 8)
-        return d
-
-
 cdef inline floating exp_series(floating r) noexcept nogil:
     """(e^r − 1 − r)/r² for |r| ≤ ln(2)/2, so that 1 + r + r² times this has a relative error below 2^-28 (2^-64)."""
     cdef floating p
@@ -59,14 +39,6 @@ cdef inline floating exp_series(floating r) noexcept nogil:
         return fma(p, r, 0.5)
 
 
-cdef inline floating nearest_integer(floating x) noexcept nogil:
-    """The integer nearest to x, for |x| < 2^22."""
-    if floating is float:
-        return (x + <float>12582912.0) - <float>12582912.0
-    else:
-        return (x + 6755399441055744.0) - 6755399441055744.0
-
-
 # ln(2) in two parts: an integer of the exponent range times the first is exact.
 
 cdef inline floating ln2_high(floating example) noexcept nogil:
@@ -88,6 +60,14 @@ cdef inline floating minus_ln2_times(floating n, floating x) noexcept nogil:
     return multiply_add(n, -ln2_low(n), multiply_add(n, -ln2_high(n), x))
 
 
+cdef inline floating scale(floating example) noexcept nogil:
+    """2^64 (float64: 2^512)."""
+    if floating is float:
+        return <float>18446744073709551616.0
+    else:
+        return 1.3407807929942597e154
+
+
 cdef inline floating scale_back(floating x) noexcept nogil:
     """x·2^-64 (float64: 2^-512)."""
     if floating is float:
@@ -104,9 +84,8 @@ cdef inline floating exponent_bias(floating example) noexcept nogil:
         return 6755399441057279.0  # 1.5·2^52 + 1023 + 512
 
 
-cdef inline floating scaled_power(floating t, floating r) noexcept nogil:
-    """2^64·2^n·e^r (2^512), where t is n plus `exponent_bias` and |r| ≤ ln(2)/2."""
-    cdef floating p = multiply_add(multiply_add(exp_series(r), r, <floating>1.0), r, <floating>1.0)
+cdef inline floating biased_power(floating t) noexcept nogil:
+    """2^64·2^n (2^512), where t is n plus `exponent_bias`."""
     cdef uint32_t i
     cdef uint64_t l
     if floating is float:
@@ -117,7 +96,12 @@ cdef inline floating scaled_power(floating t, floating r) noexcept nogil:
         memcpy(&l, &t, 8)
         l <<= 52
         memcpy(&t, &l, 8)
-    return p * t
+    return t
+
+
+cdef inline floating scaled_power(floating t, floating r) noexcept nogil:
+    """2^64·2^n·e^r (2^512), where t is n plus `exponent_bias` and |r| ≤ ln(2)/2."""
+    return multiply_add(multiply_add(exp_series(r), r, <floating>1.0), r, <floating>1.0) * biased_power(t)
 
 
 cdef inline floating scaled_exponential_within(floating x) noexcept nogil:
@@ -164,15 +148,18 @@ cdef inline floating with_sign_of(floating x, floating sign) noexcept nogil:
         return copysign(x, sign)
 
 
+cdef inline floating scaled_exponential_minus_one(floating x) noexcept nogil:
+    """2^64·(e^x − 1) (2^512) for |x| ≤ 44."""
+    cdef floating bias = exponent_bias(x)
+    cdef floating t = multiply_add(x, <floating>1.4426950408889634, bias)
+    cdef floating r = minus_ln2_times(t - bias, x)
+    cdef floating s = biased_power(t)
+    return multiply_add(s, multiply_add(exp_series(r), r * r, r), s - scale(x))
+
+
 cdef inline floating exponential_minus_one(floating x) noexcept nogil:
     """e^x − 1 for x ≤ 44; x below −44 is −1."""
-    cdef floating n, r, q, s
-    x = <floating>-44.0 if x < -44 else x
-    n = nearest_integer(x * <floating>1.4426950408889634)
-    r = minus_ln2_times(n, x)
-    q = multiply_add(exp_series(r), r * r, r)
-    s = power_of_two(n)
-    return multiply_add(s, q, s - <floating>1.0)
+    return scale_back(scaled_exponential_minus_one(<floating>-44.0 if x < -44 else x))
 
 
 cdef inline floating hyperbolic_tangent(floating x) noexcept nogil:
@@ -180,8 +167,8 @@ cdef inline floating hyperbolic_tangent(floating x) noexcept nogil:
     cdef floating a = magnitude(x)
     cdef floating t
     a = <floating>20.0 if a > 20 else a
-    t = exponential_minus_one(a + a)
-    return with_sign_of(t / (t + <floating>2.0), x)
+    t = scaled_exponential_minus_one(a + a)
+    return with_sign_of(t / (t + <floating>2.0 * scale(x)), x)
 
 
 cdef inline floating logistic(floating x) noexcept nogil:
