@@ -246,6 +246,24 @@ def test_sums_over_a_hundred_thousand_rows(layout, rows, n, gradient, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("order", ["in turn", "one after the other"])
+@pytest.mark.parametrize("layout", ["rows", "rms"])
+def test_few_kinds_of_rows(layout, order, dtype):
+    """As encodings of categories have: in a sum down them, terms cancel that are as often rounded in the same way."""
+    needs_resolution(dtype)
+    rng = generator(layout, order)
+    bad = {}
+    for kinds in ([0, 0, 1], [0.1, 0.2, 0.7], [0, 1, 2, 3], [0] * 16 + [1]):
+        all_kinds = np.array([np.roll(kinds, k) for k in range(len(kinds))], dtype)
+        many = 100_000 // len(kinds)
+        x = np.tile(all_kinds, (many, 1)) if order == "in turn" else np.repeat(all_kinds, many, 0)
+        if layout == "rms":  # without signs nothing would cancel
+            x[::2] *= -1
+        bad |= excess(layout, x, 1e-5, rng, "constant", spread=0.0)
+    assert not bad
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_upstream_gradient(layout, dtype):
     needs_resolution(dtype)

@@ -6,12 +6,25 @@ from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport FLUSH
 from fastnn._kernels.norm cimport Group, claim_lines
 from fastnn._kernels.vectors cimport (
-    VECTOR, add, add16, add_first, d8, f16, fma16, high_half, load8, load16, load_first, low_half, multiply16, spread,
-    spread16, store8, store16, store_first, stream16, subtract16, total, total16, totals, totals16,
+    VECTOR, add, add16, d8, f16, fma8, fma16, high_half, load8, load16, load_few, load_first, low_half, multiply8,
+    multiply16, narrow, spread, spread16, store8, store16, store_few, store_first, stream16, subtract8, subtract16,
+    total, total16, totals, totals16, widen,
 )
 
+cdef extern from *:
+    """
+    /* Vectors of columns whose sums stay in registers, 32 of 64 bytes or 16 smaller ones. */
+    #if defined(__AVX512F__)
+    enum { FASTNN_SIDE_BY_SIDE = 4 };
+    #else
+    enum { FASTNN_SIDE_BY_SIDE = 1 };
+    #endif
+    """
+    cdef enum:
+        SIDE_BY_SIDE "FASTNN_SIDE_BY_SIDE"
+
 cdef enum:
-    TILE_ROWS = 8   # so many rows are added in float
+    TILE_ROWS = 8
     SHORT = 192     # FLUSH vectors, less four: adding the lanes of a vector takes as many steps
 
 # What the rows of a tile need, of all of them side by side: (ROW_PARAMETERS, TILE_ROWS)
@@ -19,10 +32,16 @@ cdef enum:
     SHIFT
     SCALE
     RSTD
-    OFFSET
-    C1              # −rstd · Σg/n
-    C2              # −rstd · Σgx̂/n
+    SLOPE           # −rstd² · Σgx̂/n
+    CONSTANT        # −rstd · Σg/n − lo · SLOPE
     ROW_PARAMETERS
+
+# x̂ = (x·scale − mean)·rstd in twice the data's precision, for the sums down the columns, of a tile's rows. Of double
+# data the shift is taken off first, and mean is lo.
+cdef struct Exact:
+    double rstd[TILE_ROWS]
+    double mean[TILE_ROWS]
+    double rstd_low[TILE_ROWS]  # of double data only
 
 # Σg and Σg·(x·scale − shift), g = dy·weight, of a tile's rows.
 cdef struct RowSums:
@@ -35,7 +54,7 @@ cdef struct RowSums:
 # ---- sums along a row ------------------------------------------------------------------------------------------------
 
 cdef struct Sums:
-    # of 16 lanes: Σa, Σa·b; along a row of g and x − shift, down the columns of dy and x̂
+    # of 16 lanes: Σg, Σg·(x − shift)
     f16 first
     f16 second
 
@@ -46,14 +65,11 @@ cdef inline Sums no_sums() noexcept nogil:
     return s
 
 
-cdef inline Sums with_terms(Sums s, f16 a, f16 b) noexcept nogil:
-    s.first = add16(s.first, a)
-    s.second = fma16(a, b, s.second)
-    return s
-
-
 cdef inline Sums with_row(Sums s, f16 dy, f16 x, f16 weight, f16 shift) noexcept nogil:
-    return with_terms(s, multiply16(dy, weight), subtract16(x, shift))
+    cdef f16 g = multiply16(dy, weight)
+    s.first = add16(s.first, g)
+    s.second = fma16(g, subtract16(x, shift), s.second)
+    return s
 
 
 cdef inline d8 widened(f16 a, f16 b, f16 c, f16 d) noexcept nogil:
@@ -187,44 +203,44 @@ cdef inline void own_sums(
 cdef struct Row:
     f16 shift
     f16 rstd
-    f16 offset
-    f16 c1
-    f16 c2
+    f16 slope
+    f16 constant
+    d8 exact_rstd
+    d8 exact_mean
 
 
-cdef inline Row row_of(const float* parameters) noexcept nogil:
-    # at the row of a tile's parameters
+cdef inline Row row_of(const float* parameters, const Exact* exact, Py_ssize_t r) noexcept nogil:
     cdef Row row
-    row.shift = spread16(parameters[SHIFT * TILE_ROWS])
-    row.rstd = spread16(parameters[RSTD * TILE_ROWS])
-    row.offset = spread16(parameters[OFFSET * TILE_ROWS])
-    row.c1 = spread16(parameters[C1 * TILE_ROWS])
-    row.c2 = spread16(parameters[C2 * TILE_ROWS])
+    row.shift = spread16(parameters[SHIFT * TILE_ROWS + r])
+    row.rstd = spread16(parameters[RSTD * TILE_ROWS + r])
+    row.slope = spread16(parameters[SLOPE * TILE_ROWS + r])
+    row.constant = spread16(parameters[CONSTANT * TILE_ROWS + r])
+    row.exact_rstd = spread(exact.rstd[r])
+    row.exact_mean = spread(exact.mean[r])
     return row
 
 
-cdef inline f16 normalized16(f16 x, Row row) noexcept nogil:
-    return fma16(subtract16(x, row.shift), row.rstd, row.offset)
+cdef inline f16 gradient16(f16 dy, f16 weight, f16 x, Row row) noexcept nogil:
+    return fma16(multiply16(dy, weight), row.rstd, fma16(subtract16(x, row.shift), row.slope, row.constant))
 
 
-cdef inline f16 gradient16(f16 dy, f16 weight, f16 xhat, Row row) noexcept nogil:
-    return fma16(multiply16(dy, weight), row.rstd, fma16(xhat, row.c2, row.c1))
-
-
-# Where the sums of a tile's columns go. Tiles of fewer rows than TILE_ROWS share a block of sums in float.
+# Where the sums of a tile's columns go.
 cdef struct Columns:
-    float* block_dy         # INOUT (n)  the block; only where sums are begun or left in it
-    float* block_dyx        # INOUT (n)
-    double* sum_dy          # INOUT (n)  += Σdy, Σdy·x̂; NULL where all sums are left in blocks
+    double* sum_dy          # INOUT (n)  Σdy, Σdy·x̂
     double* sum_dyx         # INOUT (n)
     double* low_dy          # INOUT (n)  low parts, of double data only
     double* low_dyx         # INOUT (n)
+    bint begun              # False: the sums begin here
+    float* dbias            # OUT  (n)   instead, if these rows are all there are; else NULL
+    float* dweight          # OUT  (n)
 
 
-# Which part of a block a tile is.
-cdef struct Part:
-    bint begun              # some rows are in the block already
-    bint left               # the sums are left in the block
+cdef struct Terms:
+    # of 16 columns: Σdy and Σdy·x̂ of the first eight and of the last
+    d8 dy0
+    d8 dy1
+    d8 dyx0
+    d8 dyx1
 
 
 # Vectors of a row: the first n < VECTOR places of it where `ragged`, which is a constant where these are inlined.
@@ -242,160 +258,162 @@ cdef inline inlined store_part(float* y, f16 a, Py_ssize_t n, bint ragged, bint 
         store16(y, a)
 
 
-cdef inline Sums begin(Columns to, Part part, Py_ssize_t i, Py_ssize_t n, bint ragged) noexcept nogil:
-    cdef Sums c = no_sums()
-    if part.begun:
-        c.first = load_part(to.block_dy + i, n, ragged)
-        c.second = load_part(to.block_dyx + i, n, ragged)
+cdef inline Terms begin(const Columns* to, Py_ssize_t i, Py_ssize_t n, bint ragged) noexcept nogil:
+    cdef Terms c
+    if not to.begun:
+        c.dy0 = c.dy1 = c.dyx0 = c.dyx1 = spread(0)
+    elif ragged:
+        c.dy0, c.dy1 = load_few(to.sum_dy + i, n), load_few(to.sum_dy + i + 8, n - 8)
+        c.dyx0, c.dyx1 = load_few(to.sum_dyx + i, n), load_few(to.sum_dyx + i + 8, n - 8)
+    else:
+        c.dy0, c.dy1 = load8(to.sum_dy + i), load8(to.sum_dy + i + 8)
+        c.dyx0, c.dyx1 = load8(to.sum_dyx + i), load8(to.sum_dyx + i + 8)
     return c
 
 
-cdef inline inlined add_part(double* sums, f16 c, Py_ssize_t n, bint ragged) noexcept nogil:
+cdef inline inlined finish(const Columns* to, Terms c, Py_ssize_t i, Py_ssize_t n, bint ragged) noexcept nogil:
+    if to.dbias != NULL:
+        leave(to.dbias + i, c.dy0, c.dy1, n, ragged)
+        leave(to.dweight + i, c.dyx0, c.dyx1, n, ragged)
+    elif ragged:
+        store_few(to.sum_dy + i, c.dy0, n)
+        store_few(to.sum_dy + i + 8, c.dy1, n - 8)
+        store_few(to.sum_dyx + i, c.dyx0, n)
+        store_few(to.sum_dyx + i + 8, c.dyx1, n - 8)
+    else:
+        store8(to.sum_dy + i, c.dy0)
+        store8(to.sum_dy + i + 8, c.dy1)
+        store8(to.sum_dyx + i, c.dyx0)
+        store8(to.sum_dyx + i + 8, c.dyx1)
+
+
+cdef inline inlined leave(float* y, d8 a, d8 b, Py_ssize_t n, bint ragged) noexcept nogil:
+    cdef float all[VECTOR]
     if ragged:
-        add_first(sums, c, n)
+        narrow(all, a)
+        narrow(all + 8, b)
+        store_first(y, load16(all), n)
     else:
-        store8(sums, add(load8(sums), low_half(c)))
-        store8(sums + 8, add(load8(sums + 8), high_half(c)))
+        narrow(y, a)
+        narrow(y + 8, b)
 
 
-cdef inline inlined finish(Columns to, Part part, Sums c, Py_ssize_t i, Py_ssize_t n, bint ragged) noexcept nogil:
-    if part.left:
-        store_part(to.block_dy + i, c.first, n, ragged, False)
-        store_part(to.block_dyx + i, c.second, n, ragged, False)
-    else:
-        add_part(to.sum_dy + i, c.first, n, ragged)
-        add_part(to.sum_dyx + i, c.second, n, ragged)
+cdef inline Terms with_columns(Terms c, d8 dy0, d8 dy1, d8 x0, d8 x1, Row row) noexcept nogil:
+    c.dy0 = add(c.dy0, dy0)
+    c.dy1 = add(c.dy1, dy1)
+    c.dyx0 = fma8(dy0, multiply8(subtract8(x0, row.exact_mean), row.exact_rstd), c.dyx0)
+    c.dyx1 = fma8(dy1, multiply8(subtract8(x1, row.exact_mean), row.exact_rstd), c.dyx1)
+    return c
 
 
-cdef inline Sums step(
-    Sums c, const float* dy, const float* x, float* dx, f16 weight, Row row, Py_ssize_t n, bint ragged, bint streamed,
+cdef inline Terms step(
+    Terms c, const float* dy, const float* x, float* dx, f16 weight, Row row, Py_ssize_t n, bint ragged, bint streamed,
 ) noexcept nogil:
+    # all is read before dx, which may be dy or x, is written; halves are converted where they lie, which takes no
+    # operation that moves them
     cdef f16 d = load_part(dy, n, ragged)
-    cdef f16 xhat = normalized16(load_part(x, n, ragged), row)
-    store_part(dx, gradient16(d, weight, xhat, row), n, ragged, streamed)
-    return with_terms(c, d, xhat)
+    cdef f16 value = load_part(x, n, ragged)
+    if ragged:
+        c = with_columns(c, low_half(d), high_half(d), low_half(value), high_half(value), row)
+    else:
+        c = with_columns(c, widen(dy), widen(dy + 8), widen(x), widen(x + 8), row)
+    store_part(dx, gradient16(d, weight, value, row), n, ragged, streamed)
+    return c
 
 
 cdef inline inlined own_strip(
     const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, const float* weight,
-    const float* parameters, Columns to, Part part, Py_ssize_t i, int count, Py_ssize_t n, bint ragged, bint streamed,
+    const float* parameters, const Exact* exact, const Columns* to, Py_ssize_t i, int count, Py_ssize_t n, bint ragged,
+    bint streamed,
 ) noexcept nogil:
-    # `count` vectors of columns from i on, 1 … 4, the last of which has n columns where `ragged`: constants, as
-    # `streamed`, where this is inlined
+    # `count` vectors of columns from i on, 1, 2 or 4, the last of which has n columns where `ragged`, not for 4:
+    # constants, as `streamed`, where this is inlined
     cdef bint r0 = ragged and count == 1
     cdef bint r1 = ragged and count == 2
-    cdef bint r2 = ragged and count == 3
-    cdef bint r3 = ragged and count == 4
-    cdef Sums c0, c1, c2, c3
+    cdef Terms c0, c1, c2, c3
     cdef f16 w0, w1, w2, w3
     cdef Row row
     cdef Py_ssize_t r, at
-    c0 = begin(to, part, i, n, r0)
+    c0 = c1 = c2 = c3 = begin(to, i, n, r0)
     w0 = w1 = w2 = w3 = load_part(weight + i, n, r0)
-    c1 = c2 = c3 = c0
     if count > 1:
-        c1 = begin(to, part, i + 16, n, r1)
+        c1 = begin(to, i + 16, n, r1)
         w1 = load_part(weight + i + 16, n, r1)
     if count > 2:
-        c2 = begin(to, part, i + 32, n, r2)
-        w2 = load_part(weight + i + 32, n, r2)
-    if count > 3:
-        c3 = begin(to, part, i + 48, n, r3)
-        w3 = load_part(weight + i + 48, n, r3)
+        c2, c3 = begin(to, i + 32, n, False), begin(to, i + 48, n, False)
+        w2, w3 = load16(weight + i + 32), load16(weight + i + 48)
     for r in range(rows):
-        row = row_of(parameters + r)
+        row = row_of(parameters, exact, r)
         at = r * stride + i
         c0 = step(c0, dy + at, x + at, dx + at, w0, row, n, r0, streamed)
         if count > 1:
             c1 = step(c1, dy + at + 16, x + at + 16, dx + at + 16, w1, row, n, r1, streamed)
         if count > 2:
-            c2 = step(c2, dy + at + 32, x + at + 32, dx + at + 32, w2, row, n, r2, streamed)
-        if count > 3:
-            c3 = step(c3, dy + at + 48, x + at + 48, dx + at + 48, w3, row, n, r3, streamed)
-    finish(to, part, c0, i, n, r0)
+            c2 = step(c2, dy + at + 32, x + at + 32, dx + at + 32, w2, row, n, False, streamed)
+            c3 = step(c3, dy + at + 48, x + at + 48, dx + at + 48, w3, row, n, False, streamed)
+    finish(to, c0, i, n, r0)
     if count > 1:
-        finish(to, part, c1, i + 16, n, r1)
+        finish(to, c1, i + 16, n, r1)
     if count > 2:
-        finish(to, part, c2, i + 32, n, r2)
-    if count > 3:
-        finish(to, part, c3, i + 48, n, r3)
+        finish(to, c2, i + 32, n, False)
+        finish(to, c3, i + 48, n, False)
 
 
 cdef inline inlined whole_strips(
     const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
-    const float* parameters, Columns to, bint begun, bint left, bint streamed,
+    const float* parameters, const Exact* exact, const Columns* to, bint streamed,
 ) noexcept nogil:
-    # the last three are constants where this is inlined
-    cdef Part part
+    # `streamed` is a constant where this is inlined
     cdef Py_ssize_t i = 0
-    part.begun, part.left = begun, left
-    while n - i >= 4 * VECTOR:
-        own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 4, 0, False, streamed)
-        i += 4 * VECTOR
-
-
-cdef inline apart last_strip(
-    const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
-    const float* parameters, Columns to, Part part,
-) noexcept nogil:
-    cdef Py_ssize_t i = n // (4 * VECTOR) * (4 * VECTOR)
-    cdef Py_ssize_t ragged = n % VECTOR
-    if ragged == 0:
-        if n - i == 3 * VECTOR:
-            own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 3, 0, False, False)
-        elif n - i == 2 * VECTOR:
-            own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 2, 0, False, False)
-        else:
-            own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 1, 0, False, False)
-    elif n - i > 3 * VECTOR:
-        own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 4, ragged, True, False)
-    elif n - i > 2 * VECTOR:
-        own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 3, ragged, True, False)
-    elif n - i > VECTOR:
-        own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 2, ragged, True, False)
-    else:
-        own_strip(dy, x, dx, stride, rows, weight, parameters, to, part, i, 1, ragged, True, False)
-
-
-cdef inline inlined strips_of_part(
-    const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
-    const float* parameters, Columns to, Part part, bint streamed,
-) noexcept nogil:
-    # `streamed` is a constant where this is inlined, and then what the part is
-    if part.begun and part.left:
-        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, True, True, streamed)
-    elif part.begun:
-        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, True, False, streamed)
-    elif part.left:
-        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, False, True, streamed)
-    else:
-        whole_strips(dy, x, dx, stride, rows, n, weight, parameters, to, False, False, streamed)
+    while n - i >= SIDE_BY_SIDE * VECTOR:
+        own_strip(
+            dy, x, dx, stride, rows, weight, parameters, exact, to, i, SIDE_BY_SIDE, VECTOR, False, streamed)
+        i += SIDE_BY_SIDE * VECTOR
 
 
 cdef inline apart plain_strips(
     const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
-    const float* parameters, Columns to, Part part,
+    const float* parameters, const Exact* exact, const Columns* to,
 ) noexcept nogil:
-    strips_of_part(dy, x, dx, stride, rows, n, weight, parameters, to, part, False)
+    whole_strips(dy, x, dx, stride, rows, n, weight, parameters, exact, to, False)
 
 
 cdef inline apart streamed_strips(
     const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
-    const float* parameters, Columns to, Part part,
+    const float* parameters, const Exact* exact, const Columns* to,
 ) noexcept nogil:
-    strips_of_part(dy, x, dx, stride, rows, n, weight, parameters, to, part, True)
+    whole_strips(dy, x, dx, stride, rows, n, weight, parameters, exact, to, True)
+
+
+cdef inline apart last_strip(
+    const float* dy, const float* x, float* dx, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
+    const float* parameters, const Exact* exact, const Columns* to,
+) noexcept nogil:
+    cdef Py_ssize_t i = n // (SIDE_BY_SIDE * VECTOR) * (SIDE_BY_SIDE * VECTOR)
+    cdef Py_ssize_t ragged = n % VECTOR
+    if n - i >= 2 * VECTOR:
+        own_strip(dy, x, dx, stride, rows, weight, parameters, exact, to, i, 2, VECTOR, False, False)
+        i += 2 * VECTOR
+    if i == n:
+        return
+    if ragged == 0:
+        own_strip(dy, x, dx, stride, rows, weight, parameters, exact, to, i, 1, VECTOR, False, False)
+    elif n - i < VECTOR:
+        own_strip(dy, x, dx, stride, rows, weight, parameters, exact, to, i, 1, ragged, True, False)
+    else:
+        own_strip(dy, x, dx, stride, rows, weight, parameters, exact, to, i, 2, ragged, True, False)
 
 
 cdef inline void own_strips(
     const float* dy, const float* x, float* dx,         # (rows, n), rows lie `stride` apart
     Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const float* weight,
-    const float* parameters,                            # of a tile, unscaled
-    Columns to, Part part,                              # += Σdy, Σdy·x̂ down the rows
+    const float* parameters, const Exact* exact,        # of a tile, unscaled
+    const Columns* to,                                  # += Σdy, Σdy·x̂ down the rows
     bint streamed,                                      # past the caches; every row of dx begins with a cache line
 ) noexcept nogil:
     if streamed:
-        streamed_strips(dy, x, dx, stride, rows, n, weight, parameters, to, part)
-    elif n >= 4 * VECTOR:
-        plain_strips(dy, x, dx, stride, rows, n, weight, parameters, to, part)
-    if n % (4 * VECTOR):
-        last_strip(dy, x, dx, stride, rows, n, weight, parameters, to, part)
+        streamed_strips(dy, x, dx, stride, rows, n, weight, parameters, exact, to)
+    elif n >= SIDE_BY_SIDE * VECTOR:
+        plain_strips(dy, x, dx, stride, rows, n, weight, parameters, exact, to)
+    if n % (SIDE_BY_SIDE * VECTOR):
+        last_strip(dy, x, dx, stride, rows, n, weight, parameters, exact, to)

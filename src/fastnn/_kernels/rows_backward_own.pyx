@@ -10,38 +10,38 @@ Design
       and x are still in a near cache and the sums of a strip stay in registers.
   (B) Sums along a row: lanes of the data's precision, double after at most FLUSH additions (double data: double-double
       after FLUSH_DOUBLE). x̂ itself does not enter: Σg·x̂ = rstd·(Σg·(x − shift) − lo·Σg).
-  (C) Sums down the columns: the data's precision over a block of TILE_ROWS rows, then double (double-double) over a
-      chunk of rows; chunks are added in order and depend on the shape alone. A chunk of float data leaves its sums in
-      float, half the lines that whoever adds the chunks fetches from other cores; a single one leaves the result.
-  (D) x̂ is computed from x and the saved statistics by the same formula as in forward.
+  (C) Sums down the columns: twice the data's precision, row after row over a chunk of them, with an x̂ of that precision.
+      Many rows may be alike, as encodings of few categories are: what float takes off their x̂, off products or off sums
+      of a few, is then taken off again and again, 260 units of the result in 10⁵ rows. Chunks are added in order and
+      depend on the shape alone.
+  (D) dinput = fma(g, rstd, fma(x − shift, slope, constant)), with slope = −rstd²·Σgx̂/n and constant = −rstd·Σg/n −
+      lo·slope.
   (E) Float data without a mask and in its own unit, nearly all there is, takes own_floats.pxd, where sums stay in
-      registers. A tile is then one block, or several of narrow rows, so that the latencies of horizontal sums and of
-      quotients hide behind each other, or two or four very wide rows, whose block of sums waits in memory for the next
-      tile. What is here in loops over local arrays is for the rest, with the same bits
-      down the columns.
+      registers. A tile is then TILE_ROWS rows, or several times as many narrow ones, so that the latencies of horizontal
+      sums and of quotients hide behind each other, or two or four very wide ones. What is here in loops over local
+      arrays is for the rest, with the same bits down the columns.
   (F) Large results bypass the caches, which the next tiles then have for themselves.
 """
 
 from cython cimport floating
 from libc.math cimport NAN, fabs, isfinite
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
 
 from fastnn._kernels._runtime cimport less_shared, parallel_for
 from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport (
-    FLUSH, LANES, WIDE, WideSum, add_product, add_term, add_to_lanes, dd, dd_add, dd_product, dd_scale, dd_times,
+    FLUSH, LANES, WIDE, WideSum, add_multiple, add_number, add_product, add_term, add_to_lanes, dd, dd_add, dd_product, dd_scale, dd_times,
     exact_deviation, merge,
 )
 from fastnn._kernels.norm cimport (
-    DISTANT, LINE, Group, Means, Tangent, View, claim_lines, count_of, exact_mean, input_gradient, lo_of,
-    masked_gradient, means_of, normalized, rstd_of, tangent_of,
+    DISTANT, LINE, Group, Means, Tangent, View, claim_lines, count_of, deviation, input_gradient, lo_of,
+    masked_gradient, means_of, rstd_of, tangent_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.own_doubles cimport FLUSH_DOUBLE, own_double_sums
 from fastnn._kernels.own_floats cimport (
-    C1, C2, OFFSET, ROW_PARAMETERS, RSTD, SCALE, SHIFT, TILE_ROWS, Columns, Part, RowSums, own_strips, own_sums,
+    CONSTANT, ROW_PARAMETERS, RSTD, SCALE, SHIFT, SLOPE, TILE_ROWS, Columns, Exact, RowSums, own_strips, own_sums,
 )
 from fastnn._kernels.rows cimport exact_sum_of, sum_of
 from fastnn._kernels.streaming cimport stream_end
@@ -52,7 +52,7 @@ __all__ = ["rows_backward_own"]
 
 cdef enum:
     # columns of a strip: its sums fit the registers
-    STRIP = 64
+    STRIP = 32
     NARROW = 16
     # Rows of a chunk: as many as bring CHUNK elements, within these bounds, but not more than leave some chunks for
     # every thread, unless these are FEW_ROWS, of FEW elements: then their sums take longer to fetch than another thread
@@ -73,7 +73,7 @@ cdef enum:
     FAR = 16384
     MANY = 2048
     MOST_TILE_ROWS = 64
-    MOST_BLOCKS = 8         # in a tile
+    MOST_BLOCKS = 8         # of TILE_ROWS rows in a tile
     # bytes read and written together that the caches do not hold
     BEYOND = 24 << 20
 
@@ -96,11 +96,8 @@ cdef struct Backward:
     Py_ssize_t tile_rows        # of a tile in registers
     Py_ssize_t chunk_rows       # of one residue of the period
     Py_ssize_t chunks
-    bint single                 # a chunk is one block of float data, whose sums need no double
     size_t shared               # bytes of several chunks' sums
-    double* columns             # scratch (chunks, rows of sums, period · n), see below; unless `single`
-    float* parts                # scratch (chunks, DY_LOW, period · n) of several chunks of float data: their sums
-    float* blocks               # scratch, likewise, where tiles are parts of a block: apart from what others fetch
+    double* columns             # scratch (chunks, rows of sums, period · n), see below; NULL if a tile is all there is
     void* dweight               # OUT  (period · n)
     void* dbias                 # OUT  likewise
 
@@ -194,32 +191,39 @@ cdef inline apart row_products(
 cdef inline inlined row_parameters(
     const RowSums* sums, Py_ssize_t row, double shift, double lo, double rstd, double scale, double n, bint centered,
     floating* parameters,       # OUT  (ROW_PARAMETERS, TILE_ROWS) at the row
+    Exact* exact,               # OUT  at the row
 ) noexcept nogil:
     # all of them for float data; of double data exact_parameters has the last word on the means
     cdef Means means = means_of(sums.g[row], (sums.gd[row] - lo * sums.g[row]) * rstd, n, centered, False)
     parameters[SHIFT * TILE_ROWS] = <floating>shift
     parameters[SCALE * TILE_ROWS] = <floating>scale
     parameters[RSTD * TILE_ROWS] = <floating>rstd
-    parameters[OFFSET * TILE_ROWS] = <floating>(-lo * rstd)
-    parameters[C1 * TILE_ROWS] = <floating>(-means.g * rstd)
-    parameters[C2 * TILE_ROWS] = <floating>(-means.gx * rstd)
+    parameters[SLOPE * TILE_ROWS] = <floating>(-means.gx * rstd * rstd)
+    parameters[CONSTANT * TILE_ROWS] = <floating>(-means.g * rstd + means.gx * rstd * rstd * lo)
+    exact.rstd[row] = rstd
+    exact.mean[row] = shift + lo
 
 
 cdef inline void exact_parameters(
     const RowSums* sums, Py_ssize_t row, const Group* group, double n, bint centered,
     double* parameters,         # OUT  (ROW_PARAMETERS, TILE_ROWS) at the row
+    Exact* exact,               # OUT  at the row
     Masked* masked,             # OUT  or NULL
 ) noexcept nogil:
     cdef dd rstd = rstd_of(group)
     cdef dd sum_g, sum_gx
+    cdef Tangent tangent
     sum_g.high, sum_g.low = sums.g[row], sums.g_low[row]
     sum_gx.high, sum_gx.low = sums.gd[row], sums.gd_low[row]
     sum_gx = dd_times(dd_add(sum_gx, dd_scale(dd_times(sum_g, lo_of(group)), -1)), rstd)
-    parameters[C1 * TILE_ROWS] = exact_mean(sum_g, n, centered, rstd).high
-    parameters[C2 * TILE_ROWS] = exact_mean(sum_gx, n, True, rstd).high
+    tangent = tangent_of(sum_g, sum_gx, n, centered, False, group.lo, rstd, parameters[0])
+    parameters[SLOPE * TILE_ROWS] = tangent.slope
+    parameters[CONSTANT * TILE_ROWS] = tangent.constant
+    exact.rstd_low[row] = rstd.low
+    exact.mean[row] = group.lo
     if masked != NULL:
         masked.rstd = rstd
-        masked.tangent = tangent_of(sum_g, sum_gx, n, centered, False, group.lo, rstd, parameters[0])
+        masked.tangent = tangent
 
 
 cdef inline apart exact_row_products(
@@ -251,6 +255,7 @@ cdef inline apart exact_row_products(
 cdef inline apart tile_parameters(
     Backward* p, Py_ssize_t first, Py_ssize_t rows, const RowSums* sums,
     floating* parameters,       # OUT  (ROW_PARAMETERS, TILE_ROWS)
+    Exact* exact,               # OUT
     Masked* masked,             # OUT  (TILE_ROWS), of double data under a mask
 ) noexcept nogil:
     cdef const Group* group = p.groups + first
@@ -263,14 +268,15 @@ cdef inline apart tile_parameters(
         for r in range(TILE_ROWS):
             row_parameters(
                 sums, r, fields[r], fields[TILE_ROWS + r], fields[2 * TILE_ROWS + r], fields[3 * TILE_ROWS + r], n,
-                p.centered, parameters + r)
+                p.centered, parameters + r, exact)
         return
     for r in range(rows):
         if p.mask != NULL:
             n = <double>count_of(p.mask + (first + r * p.period) * p.view.inner, &p.view)
-        row_parameters(sums, r, group.shift, group.lo, group.rstd, group.scale, n, p.centered, parameters + r)
+        row_parameters(sums, r, group.shift, group.lo, group.rstd, group.scale, n, p.centered, parameters + r, exact)
         if floating is double:
-            exact_parameters(sums, r, group, n, p.centered, parameters + r, masked + r if p.mask != NULL else NULL)
+            exact_parameters(
+                sums, r, group, n, p.centered, parameters + r, exact, masked + r if p.mask != NULL else NULL)
         group += p.period
 
 
@@ -322,7 +328,7 @@ cdef inline bint suspect_row(
 cdef inline apart find_wide(
     Backward* p, Py_ssize_t first, Py_ssize_t rows, const RowSums* sums, const floating* dy, const floating* x,
     bint* wide,                 # OUT  (rows)
-    floating* parameters,       # INOUT  (ROW_PARAMETERS, TILE_ROWS)
+    Exact* exact,               # INOUT
 ) noexcept nogil:
     # What such a row adds down the columns is NaN, with which repair_parameters takes those sums again. NaN of float
     # data without a mask is the answer already.
@@ -332,7 +338,7 @@ cdef inline apart find_wide(
         wide[r] = suspect_row(p, p.groups + row, sums.g[r], sums.gd[r], x[0]) and (
             has_extremes(p.call, row, dy, x, p.groups[row].scale) or (p.mask != NULL and not isfinite(sums.gd[r])))
         if wide[r]:
-            parameters[OFFSET * TILE_ROWS + r] = <floating>NAN
+            exact.mean[r] = NAN
 
 
 cdef inline apart write_wide(
@@ -347,39 +353,59 @@ cdef inline apart write_wide(
 
 # ---- the input's gradient, and sums down the columns -----------------------------------------------------------------
 
+cdef inline inlined add_to_columns(
+    floating dy, floating x, floating shift, floating scale, const Exact* exact, Py_ssize_t row, bint cold,
+    double* sum_dy, double* sum_dyx, double* low_dy, double* low_dyx,
+) noexcept nogil:
+    cdef dd d, xhat
+    add_number(sum_dy, low_dy, dy, x)
+    if floating is float:
+        xhat.high = ((<double>x * scale if cold else <double>x) - exact.mean[row]) * exact.rstd[row]
+        xhat.low = 0
+    else:
+        d = exact_deviation(x, shift, scale, cold)
+        d.low -= exact.mean[row]
+        xhat = dd_product(d.high, exact.rstd[row])
+        xhat.low += d.high * exact.rstd_low[row] + d.low * exact.rstd[row]
+    if cold and dy == 0 and isfinite(x) and isfinite(exact.mean[row]):
+        return      # x̂ of what the mask leaves out may have overflowed
+    add_multiple(sum_dyx, low_dyx, dy, xhat, x)
+
+
 cdef inline inlined strip(
     const floating* dy, const floating* x, floating* dx,    # at the strip of the first row; rows lie `stride` apart
     const unsigned char* mask, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width, const floating* weight,
     const floating* parameters,                             # (ROW_PARAMETERS, TILE_ROWS)
+    const Exact* exact,
     const Masked* masked,                                   # (rows), for double data under a mask
     bint cold, const Columns* to, Py_ssize_t column,
 ) noexcept nogil:
     # `width` and `cold` are constants where this is inlined: without `cold` every scale is 1, and mask NULL
-    cdef floating shift, scale, rstd, offset, c1, c2, xhat, xhat_in_sum, d
-    cdef floating sum_dy[STRIP]
-    cdef floating sum_dyx[STRIP]
+    cdef floating shift, scale, rstd, slope, constant, d
+    cdef double sum_dy[STRIP]
+    cdef double sum_dyx[STRIP]
+    cdef double low_dy[STRIP]
+    cdef double low_dyx[STRIP]
     cdef floating out[STRIP]
     cdef dd factor
     cdef Tangent tangent
     cdef Py_ssize_t r, j
     for j in range(width):
-        sum_dy[j] = 0
-        sum_dyx[j] = 0
+        sum_dy[j] = to.sum_dy[column + j] if to.begun else 0
+        sum_dyx[j] = to.sum_dyx[column + j] if to.begun else 0
+        if floating is double:
+            low_dy[j] = to.low_dy[column + j] if to.begun else 0
+            low_dyx[j] = to.low_dyx[column + j] if to.begun else 0
     for r in range(rows):
         shift = parameters[SHIFT * TILE_ROWS + r]
         scale = parameters[SCALE * TILE_ROWS + r]
         rstd = parameters[RSTD * TILE_ROWS + r]
-        offset = parameters[OFFSET * TILE_ROWS + r]
-        c1 = parameters[C1 * TILE_ROWS + r]
-        c2 = parameters[C2 * TILE_ROWS + r]
+        slope = parameters[SLOPE * TILE_ROWS + r]
+        constant = parameters[CONSTANT * TILE_ROWS + r]
         for j in range(width):
             d = dy[r * stride + j]
-            xhat = normalized(x[r * stride + j], shift, rstd, offset, scale, cold)
-            xhat_in_sum = xhat
-            sum_dy[j] += d
-            if cold and d == 0 and isfinite(x[r * stride + j]):
-                xhat_in_sum = 0         # x̂ of what the mask leaves out may have overflowed
-            sum_dyx[j] = multiply_add(d, xhat_in_sum, sum_dyx[j])
+            add_to_columns(
+                d, x[r * stride + j], shift, scale, exact, r, cold, &sum_dy[j], &sum_dyx[j], &low_dy[j], &low_dyx[j])
             if floating is double and mask != NULL:
                 factor = dd_scale(masked[r].rstd, weight[j])
                 tangent = masked[r].tangent
@@ -388,22 +414,26 @@ cdef inline inlined strip(
                     tangent.slope, tangent.slope_low, tangent.constant, tangent.constant_low, mask[r * stride + j])
                 continue
             out[j] = input_gradient(
-                d * weight[j], xhat, rstd, c1, c2, mask == NULL or mask[r * stride + j] != 0, scale, cold)
+                d * weight[j], rstd, deviation(x[r * stride + j], shift, scale, cold), slope, constant,
+                mask == NULL or mask[r * stride + j] != 0, scale, cold)
         for j in range(width):      # apart, so that nothing that is read can be what is written
             dx[r * stride + j] = out[j]
-    if floating is float and to.sum_dy == NULL:
-        for j in range(width):
-            to.block_dy[column + j] = sum_dy[j]
-            to.block_dyx[column + j] = sum_dyx[j]
-        return
-    add_to_lanes(sum_dy, 0, width, to.sum_dy + column, to.low_dy + column)
-    add_to_lanes(sum_dyx, 0, width, to.sum_dyx + column, to.low_dyx + column)
+    for j in range(width):
+        if floating is double:
+            to.low_dy[column + j] = low_dy[j]
+            to.low_dyx[column + j] = low_dyx[j]
+        elif to.dbias != NULL:
+            to.dbias[column + j] = <float>sum_dy[j]
+            to.dweight[column + j] = <float>sum_dyx[j]
+            continue
+        to.sum_dy[column + j] = sum_dy[j]
+        to.sum_dyx[column + j] = sum_dyx[j]
 
 
 cdef inline apart strips(
     const floating* dy, const floating* x, floating* dx, const unsigned char* mask, Py_ssize_t stride, Py_ssize_t rows,
-    Py_ssize_t n, const floating* weight, const floating* parameters, const Masked* masked, bint cold,
-    const Columns* to,
+    Py_ssize_t n, const floating* weight, const floating* parameters, const Exact* exact, const Masked* masked,
+    bint cold, const Columns* to,
 ) noexcept nogil:
     # all strips of a tile
     cdef Py_ssize_t i = 0
@@ -411,17 +441,17 @@ cdef inline apart strips(
         while i < n:
             strip(
                 dy + i, x + i, dx + i, mask + i if mask != NULL else NULL, stride, rows, min(<Py_ssize_t>STRIP, n - i),
-                weight + i, parameters, masked, True, to, i)
+                weight + i, parameters, exact, masked, True, to, i)
             i += STRIP
         return
     while n - i >= STRIP:
-        strip(dy + i, x + i, dx + i, NULL, stride, rows, STRIP, weight + i, parameters, NULL, False, to, i)
+        strip(dy + i, x + i, dx + i, NULL, stride, rows, STRIP, weight + i, parameters, exact, NULL, False, to, i)
         i += STRIP
     while n - i >= NARROW:
-        strip(dy + i, x + i, dx + i, NULL, stride, rows, NARROW, weight + i, parameters, NULL, False, to, i)
+        strip(dy + i, x + i, dx + i, NULL, stride, rows, NARROW, weight + i, parameters, exact, NULL, False, to, i)
         i += NARROW
     if i < n:
-        strip(dy + i, x + i, dx + i, NULL, stride, rows, n - i, weight + i, parameters, NULL, False, to, i)
+        strip(dy + i, x + i, dx + i, NULL, stride, rows, n - i, weight + i, parameters, exact, NULL, False, to, i)
 
 
 cdef inline const floating* weights_of(Backward* p, Py_ssize_t row, floating example) noexcept nogil:
@@ -429,14 +459,14 @@ cdef inline const floating* weights_of(Backward* p, Py_ssize_t row, floating exa
 
 
 cdef inline void tile(
-    Backward* p, Py_ssize_t first, Py_ssize_t rows, const Columns* to, const floating* dy, const floating* x,
-    floating* dx,
+    Backward* p, Py_ssize_t first, Py_ssize_t rows, Columns* to, const floating* dy, const floating* x, floating* dx,
 ) noexcept nogil:
     # rows first, first + period, … , `rows` ≤ TILE_ROWS of them
     cdef Py_ssize_t n = p.view.inner
     cdef const floating* weight = weights_of(p, first, dy[0])
     cdef floating parameters[ROW_PARAMETERS * TILE_ROWS]
     cdef RowSums sums
+    cdef Exact exact
     cdef Masked masked[TILE_ROWS]
     cdef dd sum_g, sum_gd
     cdef Py_ssize_t start = first * n
@@ -459,13 +489,14 @@ cdef inline void tile(
         else:
             row_products(dy + at, x + at, weight, dx + at if p.distant else NULL, n, group, &sums, r)
         cold = cold or group.scale != 1
-    tile_parameters(p, first, rows, &sums, parameters, masked)
+    tile_parameters(p, first, rows, &sums, parameters, &exact, masked)
     suspected = cold or p.mask != NULL or any_suspect(&sums, parameters, rows)
     if suspected:
-        find_wide(p, first, rows, &sums, dy, x, wide, parameters)
+        find_wide(p, first, rows, &sums, dy, x, wide, &exact)
     strips(
         dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL, p.period * n, rows, n, weight,
-        parameters, masked, cold, to)
+        parameters, &exact, masked, cold, to)
+    to.begun = True
     if suspected:
         write_wide(p, first, rows, wide, dy, x, dx)
 
@@ -482,15 +513,16 @@ cdef inline bint own_unit(Backward* p, Py_ssize_t first, Py_ssize_t rows) noexce
 
 
 cdef inline void own_tile(
-    Backward* p, Py_ssize_t first, Py_ssize_t rows, Columns to, Part part, const float* dy, const float* x, float* dx,
+    Backward* p, Py_ssize_t first, Py_ssize_t rows, Columns* to, const float* dy, const float* x, float* dx,
 ) noexcept nogil:
-    # rows first, first + period, …: part of a block, or whole blocks
+    # rows first, first + period, …: up to TILE_ROWS, or several times as many
     cdef Py_ssize_t n = p.view.inner
     cdef Py_ssize_t stride = p.period * n
     cdef Py_ssize_t blocks = (rows + TILE_ROWS - 1) // TILE_ROWS
     cdef const float* weight = weights_of(p, first, <float>0)
     cdef float parameters[MOST_TILE_ROWS * ROW_PARAMETERS]
     cdef RowSums sums[MOST_BLOCKS]
+    cdef Exact exact[MOST_BLOCKS]
     cdef bint suspected[MOST_BLOCKS]
     cdef bint wide[MOST_TILE_ROWS]
     cdef Py_ssize_t b, row, count, at
@@ -504,68 +536,37 @@ cdef inline void own_tile(
     for b in range(blocks):
         row = first + b * TILE_ROWS * p.period
         count = min(<Py_ssize_t>TILE_ROWS, rows - b * TILE_ROWS)
-        tile_parameters(p, row, count, sums + b, parameters + b * TILE_ROWS * ROW_PARAMETERS, NULL)
+        tile_parameters(p, row, count, sums + b, parameters + b * TILE_ROWS * ROW_PARAMETERS, exact + b, NULL)
         suspected[b] = any_suspect(sums + b, parameters + b * TILE_ROWS * ROW_PARAMETERS, count)
         if suspected[b]:
-            find_wide(
-                p, row, count, sums + b, dy, x, wide + b * TILE_ROWS, parameters + b * TILE_ROWS * ROW_PARAMETERS)
+            find_wide(p, row, count, sums + b, dy, x, wide + b * TILE_ROWS, exact + b)
     for b in range(blocks):
         count = min(<Py_ssize_t>TILE_ROWS, rows - b * TILE_ROWS)
         at = (first + b * TILE_ROWS * p.period) * n
         own_strips(
-            dy + at, x + at, dx + at, stride, count, n, weight, parameters + b * TILE_ROWS * ROW_PARAMETERS, to, part,
-            p.streamed)
+            dy + at, x + at, dx + at, stride, count, n, weight, parameters + b * TILE_ROWS * ROW_PARAMETERS, exact + b,
+            to, p.streamed)
+        to.begun = True
         if suspected[b]:
             write_wide(p, first + b * TILE_ROWS * p.period, count, wide + b * TILE_ROWS, dy, x, dx)
 
 
-cdef inline void own_blocks(
-    Backward* p, Py_ssize_t first, Py_ssize_t rows, Columns to, const float* dy, const float* x, float* dx,
-) noexcept nogil:
-    # some whole blocks, or the last of a chunk
-    cdef Py_ssize_t row = 0
-    cdef Py_ssize_t last
-    cdef Part part
-    while row < rows:
-        last = min(row + p.tile_rows, rows)
-        part.begun = row % TILE_ROWS != 0
-        part.left = to.sum_dy == NULL or (last % TILE_ROWS != 0 and last < rows)
-        own_tile(p, first + row * p.period, last - row, to, part, dy, x, dx)
-        row = last
-
-
 # ---- tasks -----------------------------------------------------------------------------------------------------------
 
-cdef inline float* part_of(Backward* p, Py_ssize_t number, Py_ssize_t which) noexcept nogil:
-    # where a chunk of float data leaves Σdy or Σdy·x̂, (period · n)
-    if p.chunks == 1:
-        return <float*>p.dbias if which == DY else <float*>p.dweight
-    return p.parts + (number * DY_LOW + which) * p.period * p.view.inner
-
-
-cdef inline void columns_of(Backward* p, Py_ssize_t number, Py_ssize_t residue, Columns* to) noexcept nogil:
-    # of one chunk; sums in double begin with zeros
+cdef inline Columns columns_of(Backward* p, Py_ssize_t number, Py_ssize_t residue) noexcept nogil:
+    # of one chunk
     cdef Py_ssize_t total = p.period * p.view.inner
     cdef Py_ssize_t start = residue * p.view.inner
-    cdef double* sums
-    cdef Py_ssize_t q
-    if p.single:
-        to.block_dy, to.block_dyx = part_of(p, number, DY) + start, part_of(p, number, DYX) + start
-        to.sum_dy = NULL
-        return
-    to.block_dy = p.blocks + number * DY_LOW * total + start
-    to.block_dyx = to.block_dy + total
-    sums = p.columns + number * sums_of(p) * total + start
-    to.sum_dy, to.sum_dyx = sums + DY * total, sums + DYX * total
-    to.low_dy, to.low_dyx = sums + DY_LOW * total, sums + DYX_LOW * total
-    for q in range(sums_of(p)):
-        memset(sums + q * total, 0, p.view.inner * sizeof(double))
-
-
-cdef inline void leave_sums(const double* sums, float* part, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(n):
-        part[j] = <float>sums[j]
+    cdef Columns to
+    to.begun = False
+    to.dbias = to.dweight = NULL
+    if p.columns == NULL:
+        to.dbias, to.dweight = <float*>p.dbias + start, <float*>p.dweight + start
+        return to
+    to.sum_dy = p.columns + number * sums_of(p) * total + start
+    to.sum_dyx = to.sum_dy + DYX * total
+    to.low_dy, to.low_dyx = to.sum_dy + DY_LOW * total, to.sum_dy + DYX_LOW * total
+    return to
 
 
 cdef inline void chunk(
@@ -575,23 +576,18 @@ cdef inline void chunk(
     cdef Py_ssize_t number = block // p.period
     cdef Py_ssize_t row = number * p.chunk_rows
     cdef Py_ssize_t last = min(row + p.chunk_rows, p.view.groups // p.period)
-    cdef Py_ssize_t span = max(<Py_ssize_t>TILE_ROWS, p.tile_rows)
     cdef Py_ssize_t count
-    cdef Columns to
-    columns_of(p, number, residue, &to)
+    cdef Columns to = columns_of(p, number, residue)
     while row < last:
         if floating is float:
-            count = min(span, last - row)
+            count = min(p.tile_rows, last - row)
             if own_unit(p, row * p.period + residue, count):
-                own_blocks(p, row * p.period + residue, count, to, dy, x, dx)
+                own_tile(p, row * p.period + residue, count, &to, dy, x, dx)
                 row += count
                 continue
         count = min(<Py_ssize_t>TILE_ROWS, last - row)
         tile(p, row * p.period + residue, count, &to, dy, x, dx)
         row += count
-    if floating is float and not p.single:
-        leave_sums(to.sum_dy, part_of(p, number, DY) + residue * p.view.inner, p.view.inner)
-        leave_sums(to.sum_dyx, part_of(p, number, DYX) + residue * p.view.inner, p.view.inner)
     if p.streamed:
         stream_end()
 
@@ -604,50 +600,39 @@ cdef void chunk_block(void* arguments, Py_ssize_t block) noexcept nogil:
         chunk(p, block, <const float*>p.dy, <const float*>p.x, <float*>p.dx)
 
 
-cdef inline void add_parts(Backward* p, Py_ssize_t first, Py_ssize_t last, Py_ssize_t which, float* y) noexcept nogil:
-    # chunks of float data → y (period · n), dweight or dbias, from the first to the last column
-    cdef double sums[REDUCED]
-    cdef const float* part
-    cdef Py_ssize_t c, j
-    for j in range(last - first):
-        sums[j] = 0
-    for c in range(p.chunks):
-        part = part_of(p, c, which) + first
-        for j in range(last - first):
-            sums[j] += part[j]
-    for j in range(last - first):
-        y[first + j] = <float>sums[j]
-
-
-cdef inline void add_exact_parts(
-    Backward* p, Py_ssize_t first, Py_ssize_t last, Py_ssize_t which, double* y,
+cdef inline void add_chunks(
+    Backward* p, Py_ssize_t first, Py_ssize_t last, Py_ssize_t which, floating* y,
 ) noexcept nogil:
-    # likewise of double data, into the first one's sums
+    # chunks, in order, into the first one's sums → y (period · n), dweight or dbias, from the first to the last column
     cdef Py_ssize_t total = p.period * p.view.inner
     cdef double* sums = p.columns + which * total
     cdef double* low = sums + DY_LOW * total
     cdef const double* part
     cdef Py_ssize_t c, j
     for c in range(1, p.chunks):
-        part = sums + c * SUMS * total
-        add_to_lanes(part, first, last, sums, low)
+        part = sums + c * sums_of(p) * total
+        if floating is double:
+            add_to_lanes(part, first, last, sums, low)
         for j in range(first, last):
-            low[j] += part[DY_LOW * total + j]
+            if floating is double:
+                low[j] += part[DY_LOW * total + j]
+            else:
+                sums[j] += part[j]
     for j in range(first, last):
-        y[j] = sums[j] + low[j]
+        y[j] = <floating>(sums[j] + (low[j] if floating is double else 0))
 
 
 cdef void reduce_block(void* arguments, Py_ssize_t block) noexcept nogil:
-    # chunks, in order → dweight, dbias of some columns
+    # chunks → dweight, dbias of some columns
     cdef Backward* p = <Backward*>arguments
     cdef Py_ssize_t first = block * REDUCED
     cdef Py_ssize_t last = min(first + REDUCED, p.period * p.view.inner)
     if p.double_precision:
-        add_exact_parts(p, first, last, DY, <double*>p.dbias)
-        add_exact_parts(p, first, last, DYX, <double*>p.dweight)
+        add_chunks(p, first, last, DY, <double*>p.dbias)
+        add_chunks(p, first, last, DYX, <double*>p.dweight)
     else:
-        add_parts(p, first, last, DY, <float*>p.dbias)
-        add_parts(p, first, last, DYX, <float*>p.dweight)
+        add_chunks(p, first, last, DY, <float*>p.dbias)
+        add_chunks(p, first, last, DYX, <float*>p.dweight)
 
 
 cdef void run_backward(Backward* p) noexcept nogil:
@@ -659,7 +644,7 @@ cdef void run_backward(Backward* p) noexcept nogil:
         p.beyond and not p.double_precision and <size_t>p.dx % LINE == 0
         and p.view.inner * sizeof(float) % LINE == 0 and p.mask == NULL)
     parallel_for(chunk_block, p, p.chunks * p.period, less_shared(work, p.shared))
-    if p.chunks == 1 and not p.double_precision:
+    if p.columns == NULL:
         return
     # a fourth of the bytes that the sums have: in a few of them another thread, which would fetch them, is no help
     parallel_for(reduce_block, p, (total + REDUCED - 1) // REDUCED, 4.0 * p.chunks * total)
@@ -682,10 +667,7 @@ cdef int backward(const Call* call) noexcept nogil:
     # the view is (1, 1, rows, n), and weight not NULL
     cdef Backward p
     cdef Py_ssize_t rows = call.view.groups // call.period
-    cdef Py_ssize_t some, total
-    cdef size_t in_double = 0
-    cdef size_t in_float = 0
-    cdef size_t in_blocks = 0
+    cdef Py_ssize_t some
     cdef void* scratch
     p.call, p.view = call, call.view
     p.dy, p.x, p.dx, p.weight, p.mask = call.dy, call.x, call.y, call.weight, call.mask
@@ -697,25 +679,16 @@ cdef int backward(const Call* call) noexcept nogil:
     p.chunk_rows = min(<Py_ssize_t>MOST_ROWS, CHUNK // p.view.inner, some)
     p.chunk_rows = max((p.chunk_rows + 7) // 8 * 8, <Py_ssize_t>LEAST_ROWS, (rows + CHUNKS - 1) // CHUNKS)
     p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows
-    p.single = p.chunk_rows <= TILE_ROWS and not p.double_precision
+    p.columns = NULL
     p.shared = 0
-    if p.single and p.chunks == 1:
+    if rows <= min(<Py_ssize_t>TILE_ROWS, p.tile_rows) and not p.double_precision:
         run_backward(&p)
         return 0
-    total = p.chunks * p.period * p.view.inner
-    if not p.single:
-        in_double = total * sums_of(&p) * sizeof(double)
-    if p.chunks > 1 and not p.double_precision:
-        in_float = total * DY_LOW * sizeof(float)
-    if p.tile_rows < TILE_ROWS and not p.single and not p.double_precision:
-        in_blocks = total * DY_LOW * sizeof(float)
-    p.shared = in_double if p.double_precision else in_float
-    scratch = malloc(in_double + in_float + in_blocks + LINE)
+    p.shared = p.chunks * p.period * p.view.inner * sums_of(&p) * sizeof(double)
+    scratch = malloc(p.shared + LINE)
     if scratch == NULL:
         return -1
     p.columns = <double*>(<char*>scratch + -<size_t>scratch % LINE)
-    p.parts = <float*>(<char*>p.columns + in_double)
-    p.blocks = <float*>(<char*>p.parts + in_float)
     run_backward(&p)
     free(scratch)
     return 0

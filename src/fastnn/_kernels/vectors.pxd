@@ -284,16 +284,23 @@ cdef extern from *:
         for (int j = 0; j < 4; j++) y[8 * j + k] = x[stride * k + j];
     #endif
     }
-    /* y += the first n of 16 floats */
-    FASTNN_INLINE void fastnn_add_first(double *y, fastnn_f16 a, Py_ssize_t n) {
+    /* The first n of 8 doubles, or all or none of them: others are neither read, zero instead, nor written. */
+    FASTNN_INLINE fastnn_d8 fastnn_load_few(const double *x, Py_ssize_t n) {
     #if defined(__AVX512F__)
-      __mmask8 low = (__mmask8)((1u << n) - 1), high = (__mmask8)(((1u << n) - 1) >> 8);
-      _mm512_mask_storeu_pd(y, low, _mm512_maskz_loadu_pd(low, y) + fastnn_low_half(a).p0);
-      if (n > 8) _mm512_mask_storeu_pd(y + 8, high, _mm512_maskz_loadu_pd(high, y + 8) + fastnn_high_half(a).p0);
+      return (fastnn_d8){_mm512_maskz_loadu_pd((__mmask8)(n >= 8 ? 255 : n <= 0 ? 0 : (1 << n) - 1), x)};
     #else
-      float copy[16];
-      fastnn_store(copy, a);
-      for (Py_ssize_t k = 0; k < n; k++) y[k] += copy[k];
+      double copy[8] = {0};
+      for (Py_ssize_t k = 0; k < 8 && k < n; k++) copy[k] = x[k];
+      return fastnn_load_d8(copy);
+    #endif
+    }
+    FASTNN_INLINE void fastnn_store_few(double *y, fastnn_d8 a, Py_ssize_t n) {
+    #if defined(__AVX512F__)
+      _mm512_mask_storeu_pd(y, (__mmask8)(n >= 8 ? 255 : n <= 0 ? 0 : (1 << n) - 1), a.p0);
+    #else
+      double copy[8];
+      fastnn_store_d8(copy, a);
+      for (Py_ssize_t k = 0; k < 8 && k < n; k++) y[k] = copy[k];
     #endif
     }
     """
@@ -348,7 +355,9 @@ cdef extern from *:
     void totals16 "fastnn_totals_f16" (const f16* a, double* y) noexcept nogil
     # four numbers, eight times, `stride` apart → (4, 8)
     void transpose8 "fastnn_transpose" (const double* x, Py_ssize_t stride, double* y) noexcept nogil
-    # y += the first n, 0 < n < 16
-    void add_first "fastnn_add_first" (double* y, f16 a, Py_ssize_t n) noexcept nogil
+    # the first n, all if n ≥ 8, none if n ≤ 0: no other is read, zero instead, or written
+    d8 load_few "fastnn_load_few" (const double* x, Py_ssize_t n) noexcept nogil
+    void store_few "fastnn_store_few" (double* y, d8 a, Py_ssize_t n) noexcept nogil
+    # as doubles
     d8 low_half "fastnn_low_half" (f16 a) noexcept nogil
     d8 high_half "fastnn_high_half" (f16 a) noexcept nogil
