@@ -10,16 +10,16 @@ Design
       and x are still in a near cache and the sums of a strip stay in registers.
   (B) Sums along a row: lanes of the data's precision, double after at most FLUSH additions (double data: double-double
       after FLUSH_DOUBLE). x̂ itself does not enter: Σg·x̂ = rstd·(Σg·(x − shift) − lo·Σg).
-  (C) Sums down the columns: twice the data's precision, row after row over a chunk of them, with an x̂ of that precision.
-      Many rows may be alike, as encodings of few categories are: what float takes off their x̂, off products or off sums
-      of a few, is then taken off again and again, 260 units of the result in 10⁵ rows. Chunks are added in order and
-      depend on the shape alone.
+  (C) Sums down the columns: twice the data's precision, row after row over a chunk of them, with an x̂ of that
+      precision. Many rows may be alike, as encodings of few categories are: what float takes off their x̂, off products
+      or off sums of a few, is taken off again and again, 500 units of the result in 10⁵ rows. Chunks are added in order
+      and depend on the shape alone.
   (D) dinput = fma(g, rstd, fma(x − shift, slope, constant)), with slope = −rstd²·Σgx̂/n and constant = −rstd·Σg/n −
       lo·slope.
   (E) Float data without a mask and in its own unit, nearly all there is, takes own_floats.pxd, where sums stay in
-      registers. A tile is then TILE_ROWS rows, or several times as many narrow ones, so that the latencies of horizontal
-      sums and of quotients hide behind each other, or two or four very wide ones. What is here in loops over local
-      arrays is for the rest, with the same bits down the columns.
+      registers. A tile is then TILE_ROWS rows, or several times as many narrow ones, so that the latencies of
+      horizontal sums and of quotients hide behind each other, or two or four very wide ones. What is here in loops over
+      local arrays is for the rest, with the same bits down the columns.
   (F) Large results bypass the caches, which the next tiles then have for themselves.
 """
 
@@ -31,8 +31,8 @@ from fastnn._kernels._runtime cimport less_shared, parallel_for
 from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport (
-    FLUSH, LANES, WIDE, WideSum, add_multiple, add_number, add_product, add_term, add_to_lanes, dd, dd_add, dd_product, dd_scale, dd_times,
-    exact_deviation, merge,
+    FLUSH, LANES, WIDE, WideSum, add_multiple, add_number, add_product, add_term, add_to_lanes, dd, dd_add, dd_product,
+    dd_scale, dd_times, exact_deviation, merge,
 )
 from fastnn._kernels.norm cimport (
     DISTANT, LINE, Group, Means, Tangent, View, claim_lines, count_of, deviation, input_gradient, lo_of,
