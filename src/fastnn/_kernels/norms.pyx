@@ -327,7 +327,7 @@ def norm_backward(object dy, object ctx, object context, object gate):
 cdef int run_backward(const Call* c, kernel run) noexcept nogil:
     cdef int failed = run(c)
     if c.dweight != NULL and not failed:
-        repair_parameters(c)
+        failed = repair_parameters(c)
     return failed
 
 

@@ -5,7 +5,8 @@
 # What a mask leaves out has no part in anything but its own results, if its gradient is zero.
 
 from cython cimport floating
-from libc.math cimport fabs, isfinite
+from libc.math cimport INFINITY, fabs, isfinite
+from libc.stdlib cimport calloc, free
 
 from fastnn._kernels.inlining cimport apart
 from fastnn._kernels.norm cimport Group, View, count_of, least_of, most_of, start_of
@@ -53,11 +54,34 @@ cdef extern from *:
       }
     FASTNN_LARGEST(fastnn_largest_float, float, unsigned int)
     FASTNN_LARGEST(fastnn_largest_double, double, unsigned long long)
+
+    /* The largest magnitudes of dy, dy·weight (w may be NULL) and x·scale − shift, compared likewise, each rounded. */
+    #define FASTNN_MAGNITUDES(NAME, NUMBER, INTEGER) \\
+      static inline void NAME( \\
+          const NUMBER *dy, const NUMBER *x, const NUMBER *w, Py_ssize_t n, NUMBER scale, NUMBER shift, NUMBER *y) { \\
+        INTEGER each[3], largest[3] = {0, 0, 0}; \\
+        for (Py_ssize_t i = 0; i < n; i++) { \\
+          const NUMBER values[3] = {dy[i], w ? dy[i] * w[i] : dy[i], x[i] * scale - shift}; \\
+          memcpy(each, values, sizeof each); \\
+          for (int k = 0; k < 3; k++) { \\
+            each[k] &= (INTEGER)-1 >> 1; \\
+            largest[k] = each[k] > largest[k] ? each[k] : largest[k]; \\
+          } \\
+        } \\
+        memcpy(y, largest, sizeof largest); \\
+      }
+    FASTNN_MAGNITUDES(fastnn_magnitudes_float, float, unsigned int)
+    FASTNN_MAGNITUDES(fastnn_magnitudes_double, double, unsigned long long)
     """
     bint largest_float_within "fastnn_largest_float" (
         const float* x, Py_ssize_t n, float least, float most) noexcept nogil
     bint largest_double_within "fastnn_largest_double" (
         const double* x, Py_ssize_t n, double least, double most) noexcept nogil
+    void magnitudes_float "fastnn_magnitudes_float" (
+        const float* dy, const float* x, const float* w, Py_ssize_t n, float scale, float shift, float* y) noexcept nogil
+    void magnitudes_double "fastnn_magnitudes_double" (
+        const double* dy, const double* x, const double* w, Py_ssize_t n, double scale, double shift, double* y,
+    ) noexcept nogil
 
 
 cdef inline bint largest_within(const floating* x, Py_ssize_t n, double least, double most) noexcept nogil:
@@ -188,13 +212,13 @@ cdef inline bint has_extremes(
     cdef long double gradient
     cdef bint joined = True
     cdef Py_ssize_t a, i, at
+    if plainly_ordinary(dy + start, x + start, weight, &view, c.entries, rstd, scale, <double>shift):
+        return False
     if weight != NULL:
         for i in range(c.entries):
             joined = joined and may_join(rstd * weight[i], weight[i], rstd, dy[0])
     if not joined or not rstd <= most_of(dy[0]):
         return True
-    if all_zeros(dy + start, &view):
-        return False
     for a in range(view.reduced):
         for i in range(view.inner):
             at = start + a * view.groups * view.inner + i
@@ -211,13 +235,46 @@ cdef inline bint has_extremes(
         and moderate(farthest * rstd, dy[0]) and moderate(weighted * farthest * rstd * rstd * rstd, dy[0]))
 
 
-cdef inline bint all_zeros(const floating* dy, View* view) noexcept nogil:
-    # of a group from its start on: the one cause of suspect sums that is common
+cdef inline bint plainly_ordinary(
+    const floating* dy, const floating* x, const floating* weight, View* view, Py_ssize_t entries, double rstd,
+    double scale, double shift,
+) noexcept nogil:
+    # Whether a glance at the largest magnitudes settles it: what makes sums suspect most often is that there is no
+    # upstream gradient, or all elements are equal. dy and x at the group's start.
+    cdef floating some[3]
+    cdef double gradient = 0
+    cdef double weighted = 0
+    cdef double farthest = 0
     cdef Py_ssize_t a
+    if not rstd <= most_of(x[0]):
+        return False
+    if weight != NULL and not (
+        entries == view.inner and largest_within(weight, entries, 0, <floating>(most_of(x[0]) / max(<double>1, rstd)))
+    ):
+        return False
     for a in range(view.reduced):
-        if not largest_within(dy + a * view.groups * view.inner, view.inner, 0, 0):
+        if floating is float:
+            magnitudes_float(dy, x, weight, view.inner, <float>scale, <float>shift, some)
+        else:
+            magnitudes_double(dy, x, weight, view.inner, scale, shift, some)
+        if not (some[0] < INFINITY and some[1] < INFINITY and some[2] < INFINITY):
             return False
-    return True
+        gradient, weighted, farthest = max(gradient, some[0]), max(weighted, some[1]), max(farthest, some[2])
+        dy += view.groups * view.inner
+        x += view.groups * view.inner
+    if gradient == 0:
+        return True
+    if weight != NULL and not largest_within(weight, entries, <floating>1e-6, <floating>1e6):
+        return False        # rstd·weight as one number
+    return clearly(weighted, x[0]) and clearly(weighted * rstd, x[0]) and (
+        (farthest == 0 and scale == 1) or (
+            clearly(weighted * farthest, x[0]) and clearly(gradient * farthest, x[0]) and clearly(farthest * rstd, x[0])
+            and clearly(weighted * farthest * rstd * rstd * rstd, x[0])))
+
+
+cdef inline bint clearly(double z, floating example) noexcept nogil:
+    # moderate, also but for roundings
+    return (1e-20 <= z <= 1e20) if floating is float else (1e-240 <= z <= 1e240)
 
 
 cdef inline long double size_of(long double z) noexcept nogil:
@@ -230,50 +287,87 @@ cdef inline bint moderate(long double z, floating example) noexcept nogil:
 
 # ---- gradients of parameters -----------------------------------------------------------------------------------------
 
-cdef inline apart parameter_gradients(
-    const Call* c, Py_ssize_t entry, const floating* dy, const floating* x, floating* dweight, floating* dbias,
+cdef struct Retaken:
+    # a sum for one entry of the parameters
+    Sum sum
+    bint wanted
+
+
+cdef inline apart retake(
+    const Call* c, const floating* dy, const floating* x, Retaken* products, Retaken* sums,
 ) noexcept nogil:
-    # of one entry of the parameters
+    # products: Σ dy·x̂, sums: Σ dy, of each entry; one that is NaN is known
     cdef View view = c.view
     cdef Py_ssize_t length = view.inner // c.entries
-    cdef Py_ssize_t first = entry % c.entries * length
-    cdef Py_ssize_t g = entry // c.entries
-    cdef Py_ssize_t a, i, at
-    cdef Sum sum, product
-    sum.high = sum.low = product.high = product.low = 0
-    while g < view.outer * view.groups:
+    cdef Py_ssize_t g, a, k, i, at
+    cdef Retaken* product
+    cdef Retaken* sum
+    for g in range(view.outer * view.groups):
         for a in range(view.reduced):
-            for i in range(first, first + length):
-                at = start_of(&view, g) + a * view.groups * view.inner + i
-                if not left_out(c.mask, at, dy[at], x[at]):
-                    add(&sum, dy[at])
-                    add(&product, dy[at] * normalized_wide(x[at], c.groups + g))
-        g += c.period
-    dweight[entry] = <floating>total_of(&product)
-    dbias[entry] = <floating>total_of(&sum)
+            for k in range(c.entries):
+                product = products + g % c.period * c.entries + k
+                sum = sums + g % c.period * c.entries + k
+                if not (product.wanted and product.sum.high == product.sum.high) and not (
+                    sum.wanted and sum.sum.high == sum.sum.high
+                ):
+                    continue
+                for i in range(k * length, (k + 1) * length):
+                    at = start_of(&view, g) + a * view.groups * view.inner + i
+                    if not left_out(c.mask, at, dy[at], x[at]):
+                        add(&sum.sum, dy[at])
+                        add(&product.sum, dy[at] * normalized_wide(x[at], c.groups + g))
 
 
-cdef inline void repair(
+cdef inline bint choose(const floating* gradients, Py_ssize_t n, bint every, Retaken* retaken) noexcept nogil:
+    # every one, or those that are not finite; whether there are any
+    cdef double most = 3e38 if floating is float else 1e308
+    cdef bint some = False
+    cdef Py_ssize_t j
+    for j in range(n):
+        retaken[j].wanted = every or not fabs(gradients[j]) <= most
+        some = some or retaken[j].wanted
+    return some
+
+
+cdef inline void put(const Retaken* retaken, Py_ssize_t n, floating* gradients) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        if retaken[j].wanted:
+            gradients[j] = <floating>total_of(&retaken[j].sum)
+
+
+cdef inline int repair(
     const Call* c, const floating* dy, const floating* x, floating* dweight, floating* dbias,
 ) noexcept nogil:
-    # Sums of products that left the range, or may have lost bits at its lower end, are taken again. No upstream
-    # gradient at all is no such case.
+    # Sums of products that left the range, or may have lost bits at its lower end, are taken again; those of float data
+    # are double's, which has room there. No upstream gradient at all is no such case. −1 without memory.
     cdef Py_ssize_t entries = c.period * c.entries
     cdef Py_ssize_t size = c.view.outer * c.view.reduced * c.view.groups * c.view.inner
-    cdef double least = 1e-30 if floating is float else 1e-150
+    cdef double least = 0 if floating is float else 1e-150
     cdef double most = 3e38 if floating is float else 1e308
-    cdef Py_ssize_t j
-    if largest_within(dbias, entries, 0, most) and (
+    cdef bint finite = largest_within(dweight, entries, 0, most)
+    cdef bint some
+    cdef Retaken* retaken
+    if finite and largest_within(dbias, entries, 0, most) and (
         largest_within(dweight, entries, least, most)
         or (largest_within(dweight, entries, 0, 0) and largest_within(dy, size, 0, 0))
     ):
-        return
-    for j in range(entries):
-        parameter_gradients(c, j, dy, x, dweight, dbias)
+        return 0
+    retaken = <Retaken*>calloc(2 * entries, sizeof(Retaken))
+    if retaken == NULL:
+        return -1
+    some = choose(dweight, entries, finite and not largest_within(dweight, entries, least, most), retaken)
+    some = choose(dbias, entries, False, retaken + entries) or some
+    if some:
+        retake(c, dy, x, retaken, retaken + entries)
+        put(retaken, entries, dweight)
+        put(retaken + entries, entries, dbias)
+    free(retaken)
+    return 0
 
 
-cdef inline void repair_parameters(const Call* c) noexcept nogil:
+cdef inline int repair_parameters(const Call* c) noexcept nogil:
     if c.double_precision:
-        repair(c, <const double*>c.dy, <const double*>c.x, <double*>c.dweight, <double*>c.dbias)
+        return repair(c, <const double*>c.dy, <const double*>c.x, <double*>c.dweight, <double*>c.dbias)
     else:
-        repair(c, <const float*>c.dy, <const float*>c.x, <float*>c.dweight, <float*>c.dbias)
+        return repair(c, <const float*>c.dy, <const float*>c.x, <float*>c.dweight, <float*>c.dbias)
