@@ -1,6 +1,6 @@
 # Rows of float data in which each place has its own weight, in float's ordinary range: the sums along a row and,
 # without a mask, the input's gradient of rows_backward_own, in registers. Gradients and sums down the columns have the
-# bits of the loops there, since a tile may go either way.
+# bits of the loops in own_loops.pxd, since a tile may go either way.
 
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport FLUSH

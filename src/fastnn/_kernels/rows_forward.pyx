@@ -15,12 +15,11 @@ Design
   (E) Float data without a mask, nearly all there is, takes row_floats.pxd: sums in registers, a whole batch in a call,
       closed as vectors, and values likewise where they are in the data's own unit. Where groups are single runs, the
       sums of the next batch are taken together with the values of the present one (row_batches.pxd); beyond the caches
-      the two are kept apart, since sums alone have more lines on their way. Loops over local arrays, in rows.pxd and
-      row_values.pxd, are for the rest.
+      the two are kept apart, since sums alone have more lines on their way. Loops over local arrays, in
+      row_statistics.pxd and row_values.pxd, are for the rest.
   (F) Groups of several runs: a batch fills the second-level cache. Its runs are summed sample by sample, the next
       sample's asked for ahead, and written from the last sample to the first: what was read last is nearest. Results
       beyond the caches are streamed where runs are whole cache lines. With given statistics samples go one by one.
-  (G) Double data without a mask, in runs that are not short, takes the sums of row_doubles.pxd where those fit it.
 """
 
 cimport numpy as cnp
@@ -29,22 +28,17 @@ from libc.stdlib cimport free, malloc
 
 from fastnn._kernels._plan cimport Finish, Operands, Step, finish_of, loop
 from fastnn._kernels._runtime cimport even_block, less_shared, parallel_for
-from fastnn._kernels.inlining cimport apart, inlined
-from fastnn._kernels.lanes cimport WIDE, dd
-from fastnn._kernels.norm cimport (
-    COLD, DISTANT, SIDE, Group, Moments, Population, Settled, View, clear_group, close_group, count_each, count_of,
-    first_counted, most_of, scale_of, start_of,
-)
+from fastnn._kernels.inlining cimport apart
+from fastnn._kernels.lanes cimport WIDE
+from fastnn._kernels.norm cimport DISTANT, SIDE, Group, Population, Settled, View, most_of, start_of
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.norm_running cimport Running, update_running
 from fastnn._kernels.row_batches cimport MANY, SIDES, Lines, sum_batch, write_batch
-from fastnn._kernels.row_doubles cimport LEAST, Grid, grid_of, is_fine, sum_of_squares
 from fastnn._kernels.row_floats cimport Sums, apply_affine, clear_sums, stream_affine, sum_stretch
+from fastnn._kernels.row_statistics cimport Wanted, batch_statistics
 from fastnn._kernels.row_values cimport Line, apply_line, apply_own_run, line_of
-from fastnn._kernels.rows cimport BATCH, BLOCK, NEAR, batch_of, block_of, jump_after, may_stream, run_sums
-from fastnn._kernels.settling cimport (
-    Moments8, Settled8, moments_of, put_groups, settle8, settle_sums, store_settled,
-)
+from fastnn._kernels.rows cimport BATCH, BLOCK, NEAR, batch_of, block_of, jump_after, may_stream
+from fastnn._kernels.settling cimport Moments8, Settled8, moments_of, put_groups, settle8, store_settled
 from fastnn._kernels.streaming cimport stream_end
 from fastnn._kernels.vectors cimport VECTOR, d8, load8, multiply8, narrow, spread, store8, subtract8, totals
 from fastnn._kernels.wide cimport goes_far, may_join, wide_values
@@ -83,164 +77,6 @@ cdef struct Forward:
     # In a plan, where blocks are contiguous: applied to each while it is in cache.
     const void* residual        # IN   like y, or NULL
     Finish finish
-
-
-# ---- statistics ------------------------------------------------------------------------------------------------------
-
-cdef inline inlined sum_on_grids(
-    Forward* p, Py_ssize_t count, const double* x, const double* y, double scale, double* shift, dd* s1, dd* s2,
-) noexcept nogil:
-    # OUT Σ(x·scale − shift), Σ(x·scale − shift)² of neighbouring groups without a mask, in runs of LEAST or more; sums
-    # are zero at first
-    cdef Py_ssize_t n = p.view.inner
-    cdef Py_ssize_t stride = p.view.groups * n
-    cdef Grid grids[BATCH]
-    cdef bint fit[BATCH]
-    cdef Py_ssize_t a, r, at
-    for r in range(count):
-        grids[r] = grid_of(x + r * n, &p.view, p.centered, scale)
-        shift[r] = grids[r].shift
-        fit[r] = grids[r].step > 0
-    for a in range(p.view.reduced):
-        for r in range(count):
-            at = a * stride + r * n
-            if fit[r]:
-                fit[r] = sum_of_squares(
-                    x + at, y + at if p.distant else NULL, n, grids + r, scale, s1 + r, s2 + r)
-    for r in range(count):
-        if not (fit[r] and is_fine(grids + r, s1[r], s2[r], <double>(p.view.reduced * n), p.centered)):
-            shift[r] = x[r * n] * scale if p.centered else 0
-            s1[r].high = s1[r].low = s2[r].high = s2[r].low = 0
-            for a in range(p.view.reduced):
-                run_sums(x + a * stride + r * n, NULL, NULL, n, shift[r], scale, s1 + r, s2 + r)
-
-
-cdef inline apart sum_doubles(
-    Forward* p, Py_ssize_t count, const double* x, const double* y, double* shift, dd* s1, dd* s2,
-) noexcept nogil:
-    sum_on_grids(p, count, x, y, 1, shift, s1, s2)
-
-
-cdef inline apart sum_scaled_doubles(
-    Forward* p, const double* x, double scale, double* shift, dd* s1, dd* s2,
-) noexcept nogil:
-    sum_on_grids(p, 1, x, x, scale, shift, s1, s2)
-
-
-cdef void close_scaled(
-    Forward* p, const double* x, const unsigned char* mask, double n, Group* group, Population* population,
-) noexcept nogil:
-    # a group of double data whose squares leave double's range, in another unit; x and mask at the group's start
-    cdef Py_ssize_t stride = p.view.groups * p.view.inner
-    cdef double scale = scale_of(x, mask, &p.view, p.eps)
-    cdef double shift = first_counted(x, mask, &p.view) * scale if p.centered else 0
-    cdef dd s1, s2
-    cdef Py_ssize_t a
-    s1.high = s1.low = s2.high = s2.low = 0
-    if mask == NULL and p.view.inner >= LEAST:
-        sum_scaled_doubles(p, x, scale, &shift, &s1, &s2)
-        close_group(s1, s2, n, p.eps, p.centered, shift, scale, group, population)
-        return
-    for a in range(p.view.reduced):
-        run_sums(
-            x + a * stride, mask + a * stride if mask != NULL else NULL, NULL, p.view.inner, shift, scale, &s1, &s2)
-    close_group(
-        s1, s2, n, p.eps, p.centered, shift, scale, group, population)
-
-
-cdef inline apart put_populations(
-    Py_ssize_t count, const double* n, const Moments* moments, Population* population,
-) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(count):
-        population[j].mean = moments.mean[j]
-        population[j].variance = moments.variance[j]
-        population[j].count = n[j]
-
-
-cdef inline apart close_floats(
-    Forward* p, Py_ssize_t count, const unsigned char* mask, const double* shift, const dd* s1, const dd* s2,
-    Group* groups, Population* population,
-) noexcept nogil:
-    # sums of up to SIDE neighbouring groups → groups; mask at the first one's start. The arrays of sums have SIDE.
-    cdef double n[SIDE]
-    cdef double each[SIDE]
-    cdef double t1[SIDE]
-    cdef double t2[SIDE]
-    cdef Moments moments
-    cdef Settled settled
-    cdef Py_ssize_t j
-    for j in range(SIDE):
-        n[j] = <double>(p.view.reduced * p.view.inner)
-    if mask != NULL:
-        count_each(mask, &p.view, count, n)
-    for j in range(SIDE):
-        each[j] = 1 / n[j]
-        t1[j] = s1[j].high
-        t2[j] = s2[j].high
-    settle_sums(t1, t2, each, p.eps, p.centered, shift, &moments, &settled)
-    put_groups(&settled, count, groups)
-    if population != NULL:
-        put_populations(count, n, &moments, population)
-    if mask != NULL:
-        for j in range(count):
-            if n[j] == 0:
-                clear_group(groups + j, population + j if population != NULL else NULL)
-
-
-cdef inline apart close_doubles(
-    Forward* p, Py_ssize_t count, const double* x, const unsigned char* mask, const double* shift, const dd* s1,
-    const dd* s2, Group* groups, Population* population,
-) noexcept nogil:
-    # sums of neighbouring groups → groups; x and mask at the first one's start
-    cdef Py_ssize_t n = p.view.inner
-    cdef Py_ssize_t r
-    cdef const unsigned char* own_mask
-    cdef Population* own_population
-    cdef double counted
-    for r in range(count):
-        own_mask = mask + r * n if mask != NULL else NULL
-        own_population = population + r if population != NULL else NULL
-        counted = <double>count_of(own_mask, &p.view)
-        if close_group(s1[r], s2[r], counted, p.eps, p.centered, shift[r], 1, groups + r, own_population) == COLD:
-            close_scaled(p, x + r * n, own_mask, counted, groups + r, own_population)
-
-
-cdef inline void batch_statistics(
-    Forward* p, Py_ssize_t count, const floating* x, const floating* y, const unsigned char* mask, Group* groups,
-    Population* population,
-) noexcept nogil:
-    # `count` neighbouring groups of one outer index; x, y and mask at the first one's start
-    cdef Py_ssize_t stride = p.view.groups * p.view.inner
-    cdef Py_ssize_t n = p.view.inner
-    cdef Py_ssize_t a, r, at
-    cdef double shift[BATCH]
-    cdef dd s1[BATCH]
-    cdef dd s2[BATCH]
-    for r in range((count + SIDE - 1) // SIDE * SIDE):
-        s1[r].high = s1[r].low = s2[r].high = s2[r].low = shift[r] = 0
-    if floating is double and mask == NULL and n >= LEAST:
-        sum_doubles(p, count, x, y, shift, s1, s2)
-        close_doubles(p, count, x, NULL, shift, s1, s2, groups, population)
-        return
-    if p.centered:
-        for r in range(count):
-            shift[r] = first_counted(x + r * n, mask + r * n if mask != NULL else NULL, &p.view)
-    for a in range(p.view.reduced):
-        for r in range(count):
-            at = a * stride + r * n
-            run_sums(
-                x + at, mask + at if mask != NULL else NULL, y + at if p.distant and mask == NULL else NULL, n,
-                shift[r], 1, s1 + r, s2 + r)
-    if floating is float:
-        r = 0
-        while r < count:
-            close_floats(
-                p, min(<Py_ssize_t>SIDE, count - r), mask + r * n if mask != NULL else NULL, shift + r, s1 + r, s2 + r,
-                groups + r, population + r if population != NULL else NULL)
-            r += SIDE
-    else:
-        close_doubles(p, count, x, mask, shift, s1, s2, groups, population)
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
@@ -513,12 +349,14 @@ cdef inline void forward_batch(
     # groups g … g + count − 1, of one outer index
     cdef Py_ssize_t stride = p.view.groups * p.view.inner
     cdef Py_ssize_t start = start_of(&p.view, g)
+    cdef Wanted wanted
     cdef Group own[BATCH]
     cdef Line lines[BATCH]
     cdef Group* groups = p.groups + g if p.groups != NULL else own
     cdef Py_ssize_t a, r, at
+    wanted.view, wanted.eps, wanted.centered, wanted.distant = p.view, p.eps, p.centered, p.distant
     batch_statistics(
-        p, count, x + start, y + start, p.mask + start if p.mask != NULL else NULL, groups,
+        &wanted, count, x + start, y + start, p.mask + start if p.mask != NULL else NULL, groups,
         p.population + g if p.population != NULL else NULL)
     if p.shared:
         group_lines(p, g, count, groups, lines, x[0])
