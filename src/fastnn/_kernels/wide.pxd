@@ -78,7 +78,8 @@ cdef extern from *:
     bint largest_double_within "fastnn_largest_double" (
         const double* x, Py_ssize_t n, double least, double most) noexcept nogil
     void magnitudes_float "fastnn_magnitudes_float" (
-        const float* dy, const float* x, const float* w, Py_ssize_t n, float scale, float shift, float* y) noexcept nogil
+        const float* dy, const float* x, const float* w, Py_ssize_t n, float scale, float shift, float* y,
+    ) noexcept nogil
     void magnitudes_double "fastnn_magnitudes_double" (
         const double* dy, const double* x, const double* w, Py_ssize_t n, double scale, double shift, double* y,
     ) noexcept nogil
@@ -245,14 +246,14 @@ cdef inline bint plainly_ordinary(
     cdef double gradient = 0
     cdef double weighted = 0
     cdef double farthest = 0
-    cdef Py_ssize_t a
+    cdef Py_ssize_t _a
     if not rstd <= most_of(x[0]):
         return False
     if weight != NULL and not (
         entries == view.inner and largest_within(weight, entries, 0, <floating>(most_of(x[0]) / max(<double>1, rstd)))
     ):
         return False
-    for a in range(view.reduced):
+    for _a in range(view.reduced):
         if floating is float:
             magnitudes_float(dy, x, weight, view.inner, <float>scale, <float>shift, some)
         else:
