@@ -227,13 +227,15 @@ cdef inline bint has_extremes(
             farthest = max(farthest, size_of(<long double>x[at] * scale - shift))
             plain = max(plain, size_of(dy[at]))
             weighted = max(weighted, size_of(gradient))
-    if weighted == 0:
+    if plain == 0:
         return False
-    if not (moderate(weighted, dy[0]) and moderate(weighted * rstd, dy[0])):
+    if farthest != 0 and not (moderate(plain * farthest, dy[0]) and moderate(farthest * rstd, dy[0])):
         return True
-    return farthest != 0 and not (
-        moderate(weighted * farthest, dy[0]) and moderate(plain * farthest, dy[0])
-        and moderate(farthest * rstd, dy[0]) and moderate(weighted * farthest * rstd * rstd * rstd, dy[0]))
+    return weighted != 0 and not (
+        moderate(weighted, dy[0]) and moderate(weighted * rstd, dy[0]) and (
+            farthest == 0 or (
+                moderate(weighted * farthest, dy[0])
+                and moderate(weighted * farthest * rstd * rstd * rstd, dy[0]))))
 
 
 cdef inline bint plainly_ordinary(
@@ -241,11 +243,12 @@ cdef inline bint plainly_ordinary(
     double scale, double shift,
 ) noexcept nogil:
     # Whether a glance at the largest magnitudes settles it: what makes sums suspect most often is that there is no
-    # upstream gradient, or all elements are equal. dy and x at the group's start.
+    # upstream gradient, all elements are equal, or all weights zero. dy and x at the group's start.
     cdef floating some[3]
     cdef double gradient = 0
     cdef double weighted = 0
     cdef double farthest = 0
+    cdef bint equal
     cdef Py_ssize_t _a
     if not rstd <= most_of(x[0]):
         return False
@@ -265,17 +268,21 @@ cdef inline bint plainly_ordinary(
         x += view.groups * view.inner
     if gradient == 0:
         return True
+    equal = farthest == 0 and scale == 1
+    if not (equal or (clearly(gradient * farthest, x[0]) and clearly(farthest * rstd, x[0]))):
+        return False
+    if weight != NULL and largest_within(weight, entries, 0, 0):
+        return True
     if weight != NULL and not largest_within(weight, entries, <floating>1e-6, <floating>1e6):
         return False        # rstd·weight as one number
     return clearly(weighted, x[0]) and clearly(weighted * rstd, x[0]) and (
-        (farthest == 0 and scale == 1) or (
-            clearly(weighted * farthest, x[0]) and clearly(gradient * farthest, x[0]) and clearly(farthest * rstd, x[0])
-            and clearly(weighted * farthest * rstd * rstd * rstd, x[0])))
+        equal or (
+            clearly(weighted * farthest, x[0]) and clearly(weighted * farthest * rstd * rstd * rstd, x[0])))
 
 
 cdef inline bint clearly(double z, floating example) noexcept nogil:
     # moderate, also but for roundings
-    return (1e-20 <= z <= 1e20) if floating is float else (1e-240 <= z <= 1e240)
+    return (1e-26 <= z <= 1e26) if floating is float else (1e-249 <= z <= 1e249)
 
 
 cdef inline long double size_of(long double z) noexcept nogil:
