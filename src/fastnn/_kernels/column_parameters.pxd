@@ -193,11 +193,11 @@ cdef inline apart all_within(
     # whether the magnitudes of a unit's parameters of one kind are
     cdef floating low = <floating>least
     cdef floating high = <floating>most
-    cdef Py_ssize_t count = 0
+    cdef bint outside = False
     cdef Py_ssize_t j
     for j in range(first, last):
-        count += (row[j] >= low and row[j] <= high) or (row[j] <= -low and row[j] >= -high)
-    within[0] = count == last - first
+        outside |= not (((row[j] >= low) & (row[j] <= high)) | ((row[j] <= -low) & (row[j] >= -high)))
+    within[0] = not outside
 
 
 cdef inline bint group_fits(

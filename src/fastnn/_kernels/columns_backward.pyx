@@ -250,10 +250,10 @@ cdef inline void write_wide(
             most_of(parameters[0]) * narrowed, &slopes)
         if floating is double:
             all_within(products, unit.first_lane, unit.last_lane, 1e-260, 1e290, &sums)
+    if factors and constants and slopes and sums and not scaled:
+        return
     for s in range(unit.first_group, unit.last_group):
-        if (scaled or not (factors and constants and slopes and sums)) and needs_range(
-            p, unit, s, p.groups + unit.outer * p.view.groups + s, parameters,
-        ):
+        if needs_range(p, unit, s, p.groups + unit.outer * p.view.groups + s, parameters):
             wide_gradient(
                 p.call, unit.outer * p.view.groups + s, <const floating*>p.dy, <const floating*>p.x, <floating*>p.dx)
 

@@ -281,10 +281,10 @@ cdef inline dd exact_mean(dd sum, double n, bint taken, dd rstd) noexcept nogil:
 
 
 cdef inline floating input_gradient(
-    floating g, floating rstd, floating x, floating slope, floating constant, bint counts, floating scale, bint cold,
+    floating g, floating factor, floating x, floating slope, floating constant, bint counts, floating scale, bint cold,
 ) noexcept nogil:
-    # (g·rstd + (x·slope + constant))·scale, x without its mean; `cold` is a constant where this is inlined
-    cdef floating gradient = multiply_add(g, rstd, multiply_add(x, slope, constant) if counts else <floating>0)
+    # (g·factor + (x·slope + constant))·scale, x without its mean; `cold` is a constant where this is inlined
+    cdef floating gradient = multiply_add(g, factor, multiply_add(x, slope, constant) if counts else <floating>0)
     return gradient * scale if cold else gradient
 
 

@@ -36,11 +36,11 @@ cdef enum:
     CONSTANT        # −rstd · Σg/n − lo · SLOPE
     ROW_PARAMETERS
 
-# x̂ = (x·scale − mean)·rstd in twice the data's precision, for the sums down the columns, of a tile's rows. Of double
-# data the shift is taken off first, and mean is lo.
+# x̂ in twice the data's precision, for the sums down the columns, of a tile's rows: x·scale·rstd + offset, and of double
+# data (x·scale − shift + offset)·rstd.
 cdef struct Exact:
     double rstd[TILE_ROWS]
-    double mean[TILE_ROWS]
+    double offset[TILE_ROWS]
     double rstd_low[TILE_ROWS]  # of double data only
 
 # Σg and Σg·(x·scale − shift), g = dy·weight, of a tile's rows.
@@ -108,6 +108,7 @@ cdef inline inlined sum_long(
     const float* dy, const float* x, const float* weight, const float* result, Py_ssize_t n, float about,
     d8* sum_g, d8* sum_gd,
 ) noexcept nogil:
+    # whether there is a result is a constant where this is inlined
     cdef f16 shift = spread16(about)
     cdef Sums s0, s1, s2, s3
     cdef d8 all_g = spread(0)
@@ -169,9 +170,13 @@ cdef inline apart sums_of_long(
     cdef d8 gd[TILE_ROWS]
     cdef Py_ssize_t r
     for r in range(rows):
-        sum_long(
-            dy + r * stride, x + r * stride, weight, result + r * stride if result != NULL else NULL, n,
-            <float>groups[r * period].shift, g + r, gd + r)
+        if result != NULL:
+            sum_long(
+                dy + r * stride, x + r * stride, weight, result + r * stride, n, <float>groups[r * period].shift, g + r,
+                gd + r)
+        else:
+            sum_long(
+                dy + r * stride, x + r * stride, weight, NULL, n, <float>groups[r * period].shift, g + r, gd + r)
     if rows == TILE_ROWS:
         store8(sum_g, totals(g))
         store8(sum_gd, totals(gd))
@@ -206,7 +211,7 @@ cdef struct Row:
     f16 slope
     f16 constant
     d8 exact_rstd
-    d8 exact_mean
+    d8 exact_offset
 
 
 cdef inline Row row_of(const float* parameters, const Exact* exact, Py_ssize_t r) noexcept nogil:
@@ -216,7 +221,7 @@ cdef inline Row row_of(const float* parameters, const Exact* exact, Py_ssize_t r
     row.slope = spread16(parameters[SLOPE * TILE_ROWS + r])
     row.constant = spread16(parameters[CONSTANT * TILE_ROWS + r])
     row.exact_rstd = spread(exact.rstd[r])
-    row.exact_mean = spread(exact.mean[r])
+    row.exact_offset = spread(exact.offset[r])
     return row
 
 
@@ -301,16 +306,15 @@ cdef inline inlined leave(float* y, d8 a, d8 b, Py_ssize_t n, bint ragged) noexc
 cdef inline Terms with_columns(Terms c, d8 dy0, d8 dy1, d8 x0, d8 x1, Row row) noexcept nogil:
     c.dy0 = add(c.dy0, dy0)
     c.dy1 = add(c.dy1, dy1)
-    c.dyx0 = fma8(dy0, multiply8(subtract8(x0, row.exact_mean), row.exact_rstd), c.dyx0)
-    c.dyx1 = fma8(dy1, multiply8(subtract8(x1, row.exact_mean), row.exact_rstd), c.dyx1)
+    c.dyx0 = fma8(dy0, fma8(x0, row.exact_rstd, row.exact_offset), c.dyx0)
+    c.dyx1 = fma8(dy1, fma8(x1, row.exact_rstd, row.exact_offset), c.dyx1)
     return c
 
 
 cdef inline Terms step(
     Terms c, const float* dy, const float* x, float* dx, f16 weight, Row row, Py_ssize_t n, bint ragged, bint streamed,
 ) noexcept nogil:
-    # all is read before dx, which may be dy or x, is written; halves are converted where they lie, which takes no
-    # operation that moves them
+    # halves are converted where they lie, which takes no operation that moves them
     cdef f16 d = load_part(dy, n, ragged)
     cdef f16 value = load_part(x, n, ragged)
     if ragged:

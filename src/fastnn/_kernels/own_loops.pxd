@@ -5,6 +5,7 @@
 from cython cimport floating
 from libc.math cimport isfinite
 
+from fastnn._kernels.fused cimport fma
 from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport (
@@ -130,14 +131,14 @@ cdef inline inlined add_to_columns(
     cdef dd d, xhat
     add_number(sum_dy, low_dy, dy, x)
     if floating is float:
-        xhat.high = ((<double>x * scale if cold else <double>x) - exact.mean[row]) * exact.rstd[row]
+        xhat.high = fma(<double>x * scale if cold else <double>x, exact.rstd[row], exact.offset[row])
         xhat.low = 0
     else:
         d = exact_deviation(x, shift, scale, cold)
-        d.low -= exact.mean[row]
+        d.low += exact.offset[row]
         xhat = dd_product(d.high, exact.rstd[row])
         xhat.low += d.high * exact.rstd_low[row] + d.low * exact.rstd[row]
-    if cold and dy == 0 and isfinite(x) and isfinite(exact.mean[row]):
+    if cold and dy == 0 and isfinite(x) and isfinite(exact.offset[row]):
         return      # x̂ of what the mask leaves out may have overflowed
     add_multiple(sum_dyx, low_dyx, dy, xhat, x)
 

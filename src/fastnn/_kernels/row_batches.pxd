@@ -1,7 +1,7 @@
 # Neighbouring groups of one run each, of float data as it mostly is (see row_floats): a batch of up to MANY of them at
 # a time, forward. The sums of the next batch are taken while the values of the present one are written.
 
-from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.inlining cimport apart, given, inlined
 from fastnn._kernels.norm cimport SIDE
 from fastnn._kernels.row_floats cimport (
     BOTH, STREAMED, VALUES, Affine, Pair, Sums, affine_of, pass_runs, sum_run, write_run,
@@ -72,6 +72,7 @@ cdef inline apart write_and_sum_scaled(
     const float* x, float* y, const Lines* lines, Py_ssize_t count, Py_ssize_t n, const float* weight, Py_ssize_t more,
     bint streamed, bint centered, Sums* sums,
 ) noexcept nogil:
+    given(weight)
     write_and_sum(x, y, lines, count, n, weight, NULL, more, streamed, centered, sums)
 
 
@@ -79,6 +80,7 @@ cdef inline apart write_and_sum_shifted(
     const float* x, float* y, const Lines* lines, Py_ssize_t count, Py_ssize_t n, const float* bias, Py_ssize_t more,
     bint streamed, bint centered, Sums* sums,
 ) noexcept nogil:
+    given(bias)
     write_and_sum(x, y, lines, count, n, NULL, bias, more, streamed, centered, sums)
 
 
@@ -86,6 +88,8 @@ cdef inline apart write_and_sum_affine(
     const float* x, float* y, const Lines* lines, Py_ssize_t count, Py_ssize_t n, const float* weight,
     const float* bias, Py_ssize_t more, bint streamed, bint centered, Sums* sums,
 ) noexcept nogil:
+    given(weight)
+    given(bias)
     write_and_sum(x, y, lines, count, n, weight, bias, more, streamed, centered, sums)
 
 

@@ -2,7 +2,7 @@
 # those of row_values and rows_backward to the same bits; here they and the sums stay in registers, and a batch of runs
 # costs one call. Sums of several runs of a group stay in eight parts until all of them are there.
 
-from fastnn._kernels.inlining cimport apart, fetch, inlined
+from fastnn._kernels.inlining cimport apart, fetch, given, inlined
 from fastnn._kernels.lanes cimport WIDE
 from fastnn._kernels.norm cimport LINE, SIDE, Group, claim_lines, offset_of
 from fastnn._kernels.rows cimport BATCH, LANES
@@ -254,6 +254,7 @@ cdef inline apart multiply_runs(
     Py_ssize_t count, Py_ssize_t n,
     Sums* sums,                 # INOUT += Σdy, Σdy·(x − shift)
 ) noexcept nogil:
+    given(dy)
     sum_all(dy, x, result, count, n, NULL, sums)
 
 
@@ -264,6 +265,7 @@ cdef inline apart multiply_stretch(
 ) noexcept nogil:
     cdef Ahead ahead
     ahead.distance, ahead.jump = min(<Py_ssize_t>AHEAD, count * n), jump
+    given(dy)
     if n < 2 * LANES:
         fetch(dy + count * n + jump, ahead.distance * 4)
         fetch(x + count * n + jump, ahead.distance * 4)

@@ -2,17 +2,13 @@
 
 from cython cimport floating
 
-from fastnn._kernels.fused cimport multiply_add_once as multiply_add
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport dd, dd_scale, exact_deviation
-from fastnn._kernels.norm cimport Group, deviation, masked_gradient
+from fastnn._kernels.norm cimport Group, deviation, input_gradient, masked_gradient
 from fastnn._kernels.row_floats cimport gradient_one, multiply_all, stream_gradient
+from fastnn._kernels.row_values cimport CHUNK, SHORT_CHUNK
 from fastnn._kernels.rows cimport BATCH
 from fastnn._kernels.vectors cimport VECTOR
-
-cdef enum:
-    CHUNK = 64
-    SHORT_CHUNK = 16
 
 
 cdef struct Line:
@@ -64,20 +60,27 @@ cdef inline void scale_runs(
 
 
 cdef inline inlined gradient_chunk(
-    const floating* dy, const floating* x, floating* dx, Py_ssize_t n, floating shift, floating scale, floating factor,
-    floating c1, floating c2, bint cold,
+    const floating* dy, const floating* x, floating* dx,
+    const unsigned char* mask,      # IN   like x, or NULL, a constant where this is inlined
+    Py_ssize_t n, const Line* line, bint cold,
 ) noexcept nogil:
     # up to CHUNK elements, read before any is written, so that the compiler needs no test of overlap. `n` and `cold`
     # are constants where this is inlined: without `cold` scale is 1.
     cdef floating out[CHUNK]
-    cdef floating common
+    cdef floating shift = <floating>line.shift
+    cdef floating scale = <floating>line.scale
+    cdef floating factor = <floating>line.factor
+    cdef floating c1 = <floating>line.c1
+    cdef floating c2 = <floating>line.c2
     cdef Py_ssize_t j
     for j in range(n):
-        common = multiply_add(deviation(x[j], shift, scale, cold), c2, c1)
-        if cold:
-            out[j] = multiply_add(dy[j], factor, common) * scale
+        if floating is double and mask != NULL:
+            out[j] = scale * masked_gradient(
+                dy[j], factor, line.factor_low, exact_deviation(x[j], shift, scale, True), c2, line.c2_low, c1,
+                line.c1_low, mask[j])
         else:
-            out[j] = multiply_add(dy[j], factor, common)
+            out[j] = input_gradient(
+                dy[j], factor, deviation(x[j], shift, scale, cold), c2, c1, mask == NULL or mask[j] != 0, scale, cold)
     for j in range(n):
         dx[j] = out[j]
 
@@ -88,45 +91,29 @@ cdef inline inlined gradient_run(
     floating* dx,                   # OUT  (n)
     Py_ssize_t n, const Line* line, bint cold,
 ) noexcept nogil:
-    cdef floating shift = <floating>line.shift
-    cdef floating scale = <floating>line.scale
-    cdef floating factor = <floating>line.factor
-    cdef floating c1 = <floating>line.c1
-    cdef floating c2 = <floating>line.c2
     cdef Py_ssize_t i = 0
     while n - i >= CHUNK:
-        gradient_chunk(dy + i, x + i, dx + i, CHUNK, shift, scale, factor, c1, c2, cold)
+        gradient_chunk(dy + i, x + i, dx + i, NULL, CHUNK, line, cold)
         i += CHUNK
     while n - i >= SHORT_CHUNK:
-        gradient_chunk(dy + i, x + i, dx + i, SHORT_CHUNK, shift, scale, factor, c1, c2, cold)
+        gradient_chunk(dy + i, x + i, dx + i, NULL, SHORT_CHUNK, line, cold)
         i += SHORT_CHUNK
     if i < n and n >= SHORT_CHUNK:      # the last elements, some of them a second time
         i = n - SHORT_CHUNK
-        gradient_chunk(dy + i, x + i, dx + i, SHORT_CHUNK, shift, scale, factor, c1, c2, cold)
+        gradient_chunk(dy + i, x + i, dx + i, NULL, SHORT_CHUNK, line, cold)
         return
     while i < n:
-        gradient_chunk(dy + i, x + i, dx + i, 1, shift, scale, factor, c1, c2, cold)
+        gradient_chunk(dy + i, x + i, dx + i, NULL, 1, line, cold)
         i += 1
 
 
 cdef inline apart masked_run(
     const floating* dy, const floating* x, floating* dx, const unsigned char* mask, Py_ssize_t n, const Line* line,
 ) noexcept nogil:
-    cdef floating shift = <floating>line.shift
-    cdef floating scale = <floating>line.scale
-    cdef floating factor = <floating>line.factor
-    cdef floating c1 = <floating>line.c1
-    cdef floating c2 = <floating>line.c2
-    cdef floating common
-    cdef Py_ssize_t i
-    for i in range(n):
-        if floating is float:
-            common = multiply_add(deviation(x[i], shift, scale, True), c2, c1)
-            dx[i] = multiply_add(dy[i], factor, common if mask[i] else <floating>0) * scale
-        else:
-            dx[i] = scale * masked_gradient(
-                dy[i], factor, line.factor_low, exact_deviation(x[i], shift, scale, True), c2, line.c2_low, c1,
-                line.c1_low, mask[i])
+    cdef Py_ssize_t i = 0
+    while i < n:
+        gradient_chunk(dy + i, x + i, dx + i, mask + i, min(<Py_ssize_t>CHUNK, n - i), line, True)
+        i += CHUNK
 
 
 cdef inline apart segment_run(

@@ -24,14 +24,14 @@ Design
 """
 
 from cython cimport floating
-from libc.math cimport NAN, fabs, isfinite
+from libc.math cimport NAN, isfinite
 from libc.stdlib cimport free, malloc
 
 from fastnn._kernels._runtime cimport less_shared, parallel_for
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, add_to_lanes, dd, dd_add, dd_scale, dd_times
 from fastnn._kernels.norm cimport (
-    DISTANT, LINE, Group, Means, Tangent, View, count_of, lo_of, means_of, rstd_of, tangent_of,
+    DISTANT, LINE, Group, Tangent, View, count_of, lo_of, rstd_of, tangent_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.own_doubles cimport own_double_sums
@@ -39,9 +39,12 @@ from fastnn._kernels.own_floats cimport (
     CONSTANT, ROW_PARAMETERS, RSTD, SCALE, SHIFT, SLOPE, TILE_ROWS, Columns, Exact, RowSums, own_strips, own_sums,
 )
 from fastnn._kernels.own_loops cimport Masked, exact_row_products, put_exact, row_products, strips
+from fastnn._kernels.rows cimport even
 from fastnn._kernels.streaming cimport stream_end
-from fastnn._kernels.vectors cimport between, d8, load8, multiply8, transpose8, widen
-from fastnn._kernels.wide cimport has_extremes, wide_gradient
+from fastnn._kernels.vectors cimport (
+    add, between, d8, divide8, larger8, load8, multiply8, narrow, spread, store8, subtract8, transpose8,
+)
+from fastnn._kernels.wide cimport all_at_mean, has_extremes, wide_gradient
 
 __all__ = ["rows_backward_own"]
 
@@ -62,7 +65,7 @@ cdef enum:
     # first-level cache, and a whole is not; of very wide rows what is not too FAR, in the second, at least a pair.
     PAIR = 2
     NEAR = 3072
-    FAR = 16384
+    FAR = 1048576
     MANY = 2048
     MOST_TILE_ROWS = 64
     MOST_BLOCKS = 8         # of TILE_ROWS rows in a tile
@@ -109,22 +112,6 @@ cdef inline Py_ssize_t sums_of(Backward* p) noexcept nogil:
 
 # ---- what the rows of a tile need ------------------------------------------------------------------------------------
 
-cdef inline inlined row_parameters(
-    const RowSums* sums, Py_ssize_t row, double shift, double lo, double rstd, double scale, double n, bint centered,
-    floating* parameters,       # OUT  (ROW_PARAMETERS, TILE_ROWS) at the row
-    Exact* exact,               # OUT  at the row
-) noexcept nogil:
-    # all of them for float data; of double data exact_parameters has the last word on the means
-    cdef Means means = means_of(sums.g[row], (sums.gd[row] - lo * sums.g[row]) * rstd, n, centered, False)
-    parameters[SHIFT * TILE_ROWS] = <floating>shift
-    parameters[SCALE * TILE_ROWS] = <floating>scale
-    parameters[RSTD * TILE_ROWS] = <floating>rstd
-    parameters[SLOPE * TILE_ROWS] = <floating>(-means.gx * rstd * rstd)
-    parameters[CONSTANT * TILE_ROWS] = <floating>(-means.g * rstd + means.gx * rstd * rstd * lo)
-    exact.rstd[row] = rstd
-    exact.mean[row] = shift + lo
-
-
 cdef inline void exact_parameters(
     const RowSums* sums, Py_ssize_t row, const Group* group, double n, bint centered,
     double* parameters,         # OUT  (ROW_PARAMETERS, TILE_ROWS) at the row
@@ -141,38 +128,74 @@ cdef inline void exact_parameters(
     parameters[SLOPE * TILE_ROWS] = tangent.slope
     parameters[CONSTANT * TILE_ROWS] = tangent.constant
     exact.rstd_low[row] = rstd.low
-    exact.mean[row] = group.lo
+    exact.offset[row] = -group.lo
     if masked != NULL:
         masked.rstd = rstd
         masked.tangent = tangent
 
 
+cdef inline void gather(
+    Backward* p, Py_ssize_t first, Py_ssize_t rows,
+    double* fields,             # OUT  (4, TILE_ROWS): shift, lo, rstd, scale
+    RowSums* sums,              # INOUT
+) noexcept nogil:
+    # what follows the last row repeats it
+    cdef Py_ssize_t row = sizeof(Group) // sizeof(double)
+    cdef Group few[TILE_ROWS]
+    cdef Py_ssize_t r
+    if rows == TILE_ROWS:
+        transpose8(&p.groups[first].shift, p.period * row, fields)
+        return
+    for r in range(TILE_ROWS):
+        few[r] = p.groups[first + min(r, rows - 1) * p.period]
+        sums.g[r] = sums.g[min(r, rows - 1)]
+        sums.gd[r] = sums.gd[min(r, rows - 1)]
+    transpose8(&few[0].shift, row, fields)
+
+
 cdef inline apart tile_parameters(
-    Backward* p, Py_ssize_t first, Py_ssize_t rows, const RowSums* sums,
+    Backward* p, Py_ssize_t first, Py_ssize_t rows,
+    RowSums* sums,              # INOUT, filled up
     floating* parameters,       # OUT  (ROW_PARAMETERS, TILE_ROWS)
     Exact* exact,               # OUT
     Masked* masked,             # OUT  (TILE_ROWS), of double data under a mask
 ) noexcept nogil:
-    cdef const Group* group = p.groups + first
-    cdef double n = <double>p.view.inner
+    # side by side, so that quotients do not wait for each other; of double data exact_parameters has the last word
     cdef double fields[4 * TILE_ROWS]
-    cdef Py_ssize_t r
-    if floating is float and rows == TILE_ROWS and p.period == 1 and p.mask == NULL:
-        # side by side, so that roots and quotients do not wait for each other
-        transpose8(&group.shift, sizeof(Group) // sizeof(double), fields)
+    cdef double counts[TILE_ROWS]
+    cdef d8 n = spread(<double>p.view.inner)
+    cdef d8 shift, lo, rstd, scale, mean_g, mean_gx, slope
+    cdef Py_ssize_t r, row
+    gather(p, first, rows, fields, sums)
+    shift, lo = load8(fields), load8(fields + TILE_ROWS)
+    rstd, scale = load8(fields + 2 * TILE_ROWS), load8(fields + 3 * TILE_ROWS)
+    if p.mask != NULL:
         for r in range(TILE_ROWS):
-            row_parameters(
-                sums, r, fields[r], fields[TILE_ROWS + r], fields[2 * TILE_ROWS + r], fields[3 * TILE_ROWS + r], n,
-                p.centered, parameters + r, exact)
-        return
-    for r in range(rows):
-        if p.mask != NULL:
-            n = <double>count_of(p.mask + (first + r * p.period) * p.view.inner, &p.view)
-        row_parameters(sums, r, group.shift, group.lo, group.rstd, group.scale, n, p.centered, parameters + r, exact)
-        if floating is double:
+            row = first + min(r, rows - 1) * p.period
+            counts[r] = <double>count_of(p.mask + row * p.view.inner, &p.view)
+        n = larger8(load8(counts), spread(1))       # without any, nothing is taken off any gradient
+    mean_g = divide8(load8(sums.g), n) if p.centered else spread(0)
+    mean_gx = divide8(multiply8(subtract8(load8(sums.gd), multiply8(lo, load8(sums.g))), rstd), n)
+    slope = multiply8(multiply8(mean_gx, rstd), rstd)
+    put(shift, parameters + SHIFT * TILE_ROWS)
+    put(scale, parameters + SCALE * TILE_ROWS)
+    put(rstd, parameters + RSTD * TILE_ROWS)
+    put(subtract8(spread(-0.0), slope), parameters + SLOPE * TILE_ROWS)
+    put(subtract8(multiply8(slope, lo), multiply8(mean_g, rstd)), parameters + CONSTANT * TILE_ROWS)
+    store8(exact.rstd, rstd)
+    store8(exact.offset, multiply8(subtract8(spread(-0.0), add(shift, lo)), rstd))
+    if floating is double:
+        for r in range(rows):
             exact_parameters(
-                sums, r, group, n, p.centered, parameters + r, exact, masked + r if p.mask != NULL else NULL)
-        group += p.period
+                sums, r, p.groups + first + r * p.period, counts[r] if p.mask != NULL else <double>p.view.inner,
+                p.centered, parameters + r, exact, masked + r if p.mask != NULL else NULL)
+
+
+cdef inline void put(d8 values, floating* parameters) noexcept nogil:
+    if floating is float:
+        narrow(parameters, values)
+    else:
+        store8(parameters, values)
 
 
 # ---- rows that need more range ---------------------------------------------------------------------------------------
@@ -181,34 +204,14 @@ cdef inline double most_of_sums(floating example) noexcept nogil:
     return 1e15 if floating is float else 1e150
 
 
-cdef inline bint suspect(double sum_g, double sum_gd, double rstd, floating example) noexcept nogil:
-    # whether a row's sums are so small or so large that terms of them, or of the gradient, may have left the range
+cdef inline bint suspect(d8 sum_g, d8 sum_gd, d8 rstd, floating example) noexcept nogil:
+    # whether sums of rows are so small or so large that terms of them, or of the gradient, may have left the range
     cdef double most = most_of_sums(example)
+    cdef d8 term = multiply8(multiply8(sum_gd, rstd), rstd)
     return not (
-        fabs(sum_g) <= most and 1 / most <= fabs(sum_gd) <= most
-        and 1 / most <= fabs(sum_gd) * rstd * rstd <= most)
-
-
-cdef inline bint any_suspect(const RowSums* sums, const floating* parameters, Py_ssize_t rows) noexcept nogil:
-    cdef const floating* rstd = parameters + RSTD * TILE_ROWS
-    cdef double most = most_of_sums(rstd[0])
-    cdef d8 product, term, factor
-    cdef Py_ssize_t r
-    if rows == TILE_ROWS:       # a vector
-        if floating is float:
-            factor = widen(rstd)
-        else:
-            factor = load8(rstd)
-        product = load8(sums.gd)
-        term = multiply8(multiply8(product, factor), factor)
-        return not (
-            between(load8(sums.g), -most, most)
-            and between(multiply8(product, product), 1 / most / most, most * most)
-            and between(multiply8(term, term), 1 / most / most, most * most))
-    for r in range(rows):
-        if suspect(sums.g[r], sums.gd[r], rstd[r], rstd[0]):
-            return True
-    return False
+        between(sum_g, -most, most)
+        and between(multiply8(sum_gd, sum_gd), 1 / most / most, most * most)
+        and between(multiply8(term, term), 1 / most / most, most * most))
 
 
 cdef inline bint suspect_row(
@@ -216,8 +219,8 @@ cdef inline bint suspect_row(
 ) noexcept nogil:
     # The same of any row: products with what a mask leaves out may hide how small the gradients are, and of double
     # data rstd·weight is a number of its own then.
-    return suspect(sum_g, sum_gd, group.rstd, example) or group.scale != 1 or (
-        p.mask != NULL and (floating is double or suspect(0, sum_g, 1, example)))
+    return group.scale != 1 or suspect(spread(sum_g), spread(sum_gd), spread(group.rstd), example) or (
+        p.mask != NULL and (floating is double or suspect(spread(0), spread(sum_g), spread(1), example)))
 
 
 cdef inline apart find_wide(
@@ -226,14 +229,17 @@ cdef inline apart find_wide(
     Exact* exact,               # INOUT
 ) noexcept nogil:
     # What such a row adds down the columns is NaN, with which repair_parameters takes those sums again. NaN of float
-    # data without a mask is the answer already.
-    cdef Py_ssize_t r, row
+    # data without a mask is the answer already. Of float rows at their mean x̂ is made exactly 0.
+    cdef Py_ssize_t r, row, at
     for r in range(rows):
         row = first + r * p.period
+        at = row * p.view.inner
+        if floating is float and sums.gd[r] == 0 and all_at_mean(dy + at, x + at, p.view.inner, p.groups + row):
+            exact.rstd[r] = exact.offset[r] = 0
         wide[r] = suspect_row(p, p.groups + row, sums.g[r], sums.gd[r], x[0]) and (
             has_extremes(p.call, row, dy, x, p.groups[row].scale) or (p.mask != NULL and not isfinite(sums.gd[r])))
         if wide[r]:
-            exact.mean[r] = NAN
+            exact.offset[r] = NAN
 
 
 cdef inline apart write_wide(
@@ -284,7 +290,7 @@ cdef inline void tile(
             row_products(dy + at, x + at, weight, dx + at if p.distant else NULL, n, group, &sums, r)
         cold = cold or group.scale != 1
     tile_parameters(p, first, rows, &sums, parameters, &exact, masked)
-    suspected = cold or p.mask != NULL or any_suspect(&sums, parameters, rows)
+    suspected = cold or p.mask != NULL or suspect(load8(sums.g), load8(sums.gd), load8(exact.rstd), x[0])
     if suspected:
         find_wide(p, first, rows, &sums, dy, x, wide, &exact)
     strips(
@@ -331,7 +337,7 @@ cdef inline void own_tile(
         row = first + b * TILE_ROWS * p.period
         count = min(<Py_ssize_t>TILE_ROWS, rows - b * TILE_ROWS)
         tile_parameters(p, row, count, sums + b, parameters + b * TILE_ROWS * ROW_PARAMETERS, exact + b, NULL)
-        suspected[b] = any_suspect(sums + b, parameters + b * TILE_ROWS * ROW_PARAMETERS, count)
+        suspected[b] = suspect(load8(sums[b].g), load8(sums[b].gd), load8(exact[b].rstd), <float>0)
         if suspected[b]:
             find_wide(p, row, count, sums + b, dy, x, wide + b * TILE_ROWS, exact + b)
     for b in range(blocks):
@@ -473,6 +479,10 @@ cdef int backward(const Call* call) noexcept nogil:
     p.chunk_rows = min(<Py_ssize_t>MOST_ROWS, CHUNK // p.view.inner, some)
     p.chunk_rows = max((p.chunk_rows + 7) // 8 * 8, <Py_ssize_t>LEAST_ROWS, (rows + CHUNKS - 1) // CHUNKS)
     p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows
+    if p.chunks > 2:
+        p.chunks = even(p.chunks)
+        p.chunk_rows = (rows + p.chunks - 1) // p.chunks
+        p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows
     p.columns = NULL
     p.shared = 0
     if rows <= min(<Py_ssize_t>TILE_ROWS, p.tile_rows) and not p.double_precision:

@@ -111,6 +111,15 @@ cdef inline bint goes_far(const floating* x, Py_ssize_t n, const Group* group) n
     return not (largest <= most and (largest + fabs(group.shift)) * group.rstd <= most and group.rstd <= most)
 
 
+cdef inline bint all_at_mean(const floating* dy, const floating* x, Py_ssize_t n, const Group* group) noexcept nogil:
+    # whether elements of a run that have an upstream gradient equal their mean
+    cdef Py_ssize_t i
+    for i in range(n):
+        if dy[i] != 0 and x[i] * group.scale != group.shift:
+            return False
+    return group.lo == 0
+
+
 cdef inline bint ordinary(
     double constant, double slope, double rstd, double scale, floating example,
 ) noexcept nogil:
@@ -227,15 +236,7 @@ cdef inline bint has_extremes(
             farthest = max(farthest, size_of(<long double>x[at] * scale - shift))
             plain = max(plain, size_of(dy[at]))
             weighted = max(weighted, size_of(gradient))
-    if plain == 0:
-        return False
-    if farthest != 0 and not (moderate(plain * farthest, dy[0]) and moderate(farthest * rstd, dy[0])):
-        return True
-    return weighted != 0 and not (
-        moderate(weighted, dy[0]) and moderate(weighted * rstd, dy[0]) and (
-            farthest == 0 or (
-                moderate(weighted * farthest, dy[0])
-                and moderate(weighted * farthest * rstd * rstd * rstd, dy[0]))))
+    return plain != 0 and not products_within(plain, weighted, farthest, rstd, 1e27 if floating is float else 1e250)
 
 
 cdef inline bint plainly_ordinary(
@@ -248,7 +249,6 @@ cdef inline bint plainly_ordinary(
     cdef double gradient = 0
     cdef double weighted = 0
     cdef double farthest = 0
-    cdef bint equal
     cdef Py_ssize_t _a
     if not rstd <= most_of(x[0]):
         return False
@@ -268,29 +268,32 @@ cdef inline bint plainly_ordinary(
         x += view.groups * view.inner
     if gradient == 0:
         return True
-    equal = farthest == 0 and scale == 1
-    if not (equal or (clearly(gradient * farthest, x[0]) and clearly(farthest * rstd, x[0]))):
+    if weight == NULL or not largest_within(weight, entries, 0, 0):
+        if weighted == 0 or (weight != NULL and not largest_within(weight, entries, 1e-6, 1e6)):
+            return False        # of a weight's product with dy, or with rstd, there may be no more than zero
+    if farthest == 0 and scale != 1:
         return False
-    if weight != NULL and largest_within(weight, entries, 0, 0):
-        return True
-    if weight != NULL and not largest_within(weight, entries, <floating>1e-6, <floating>1e6):
-        return False        # rstd·weight as one number
-    return clearly(weighted, x[0]) and clearly(weighted * rstd, x[0]) and (
-        equal or (
-            clearly(weighted * farthest, x[0]) and clearly(weighted * farthest * rstd * rstd * rstd, x[0])))
+    # within narrower bounds, for each of these is rounded
+    return products_within(gradient, weighted, farthest, rstd, 1e26 if floating is float else 1e249)
 
 
-cdef inline bint clearly(double z, floating example) noexcept nogil:
-    # moderate, also but for roundings
-    return (1e-26 <= z <= 1e26) if floating is float else (1e-249 <= z <= 1e249)
+cdef inline bint products_within(
+    long double plain, long double weighted, long double farthest, double rstd, double most,
+) noexcept nogil:
+    # Whether the largest dy, dy·weight and x − shift of a group, multiplied with each other and with rstd as a gradient
+    # takes them, stay within `most` and its inverse; zeros do.
+    return (
+        fits(plain * farthest, most) and fits(farthest * rstd, most)
+        and fits(weighted, most) and fits(weighted * rstd, most)
+        and fits(weighted * farthest, most) and fits(weighted * farthest * rstd * rstd * rstd, most))
+
+
+cdef inline bint fits(long double z, double most) noexcept nogil:
+    return z == 0 or 1 / most <= z <= most
 
 
 cdef inline long double size_of(long double z) noexcept nogil:
     return z if z >= 0 else -z
-
-
-cdef inline bint moderate(long double z, floating example) noexcept nogil:
-    return (1e-27 <= z <= 1e27) if floating is float else (1e-250 <= z <= 1e250)
 
 
 # ---- gradients of parameters -----------------------------------------------------------------------------------------
@@ -353,18 +356,16 @@ cdef inline int repair(
     cdef Py_ssize_t size = c.view.outer * c.view.reduced * c.view.groups * c.view.inner
     cdef double least = 0 if floating is float else 1e-150
     cdef double most = 3e38 if floating is float else 1e308
-    cdef bint finite = largest_within(dweight, entries, 0, most)
+    cdef bint fine = largest_within(dweight, entries, least, most) or (
+        largest_within(dweight, entries, 0, 0) and largest_within(dy, size, 0, 0))
     cdef bint some
     cdef Retaken* retaken
-    if finite and largest_within(dbias, entries, 0, most) and (
-        largest_within(dweight, entries, least, most)
-        or (largest_within(dweight, entries, 0, 0) and largest_within(dy, size, 0, 0))
-    ):
+    if fine and largest_within(dbias, entries, 0, most):
         return 0
     retaken = <Retaken*>calloc(2 * entries, sizeof(Retaken))
     if retaken == NULL:
         return -1
-    some = choose(dweight, entries, finite and not largest_within(dweight, entries, least, most), retaken)
+    some = choose(dweight, entries, not fine and largest_within(dweight, entries, 0, most), retaken)
     some = choose(dbias, entries, False, retaken + entries) or some
     if some:
         retake(c, dy, x, retaken, retaken + entries)
