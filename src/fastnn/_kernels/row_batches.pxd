@@ -4,13 +4,24 @@
 from fastnn._kernels.inlining cimport apart, given, inlined
 from fastnn._kernels.norm cimport SIDE
 from fastnn._kernels.row_floats cimport (
-    BOTH, STREAMED, VALUES, Affine, Pair, Sums, affine_of, pass_runs, sum_run, write_run,
+    BOTH, STREAMED, VALUES, Affine, Pair, Passes, Sums, affine_of, pass_runs, sum_run, write_run,
 )
 from fastnn._kernels.rows cimport BATCH, LANES
 
 cdef enum:
     SIDES = BATCH // SIDE
     MANY = 32               # runs of a batch at the most
+    # Runs whose weights and biases, LONG of them or more, do not fit the first-level cache beside them: so many are
+    # taken together, without the sums of others, and written SEGMENT columns at a time.
+    LONG = 6144
+    TOGETHER = 4
+    SEGMENT = 1024
+
+
+cdef inline bint are_long(Py_ssize_t n, const void* weight, const void* bias) noexcept nogil:
+    # each element has its own weight and bias, which may be NULL
+    return n * ((weight != NULL) + (bias != NULL)) >= LONG
+
 
 cdef struct Lines:
     # y = fma(x − shift, factor, offset)
@@ -33,6 +44,24 @@ cdef inline apart sum_batch(
         sums.first[r], sums.second[r] = pair.first, pair.second
 
 
+cdef inline inlined write_columns(
+    const float* x, float* y, const Lines* lines, Py_ssize_t count, Py_ssize_t n, const float* weight,
+    const float* bias, Passes passes,
+) noexcept nogil:
+    # SEGMENT columns of all runs after the other, while their weights are in the first-level cache
+    cdef Affine a
+    cdef Py_ssize_t r, m
+    cdef Py_ssize_t c = 0
+    while c < n:
+        m = SEGMENT if n - c >= 2 * SEGMENT else n - c
+        for r in range(count):
+            a = affine_of(lines.shift[r], lines.factor[r], lines.offset[r])
+            write_run(
+                passes, m, False, x + r * n + c, y + r * n + c, &a, weight + c if weight != NULL else NULL,
+                bias + c if bias != NULL else NULL)
+        c += m
+
+
 cdef inline inlined write_and_sum(
     const float* x, float* y, const Lines* lines, Py_ssize_t count, Py_ssize_t n, const float* weight,
     const float* bias, Py_ssize_t more, bint streamed, bint centered, Sums* sums,
@@ -42,6 +71,12 @@ cdef inline inlined write_and_sum(
     cdef Affine a
     cdef Pair pair
     cdef Py_ssize_t r
+    if are_long(n, weight, bias):
+        if streamed:
+            write_columns(x, y, lines, count, n, weight, bias, STREAMED)
+        else:
+            write_columns(x, y, lines, count, n, weight, bias, VALUES)
+        return
     for r in range(count):
         a = affine_of(lines.shift[r], lines.factor[r], lines.offset[r])
         if streamed:

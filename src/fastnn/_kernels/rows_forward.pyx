@@ -33,7 +33,7 @@ from fastnn._kernels.lanes cimport WIDE
 from fastnn._kernels.norm cimport DISTANT, SIDE, Group, Population, Settled, View, most_of, start_of
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.norm_running cimport Running, update_running
-from fastnn._kernels.row_batches cimport MANY, SIDES, Lines, sum_batch, write_batch
+from fastnn._kernels.row_batches cimport MANY, SIDES, TOGETHER, Lines, are_long, sum_batch, write_batch
 from fastnn._kernels.row_floats cimport Sums, apply_affine, clear_sums, stream_affine, sum_stretch
 from fastnn._kernels.row_statistics cimport Wanted, batch_statistics
 from fastnn._kernels.row_values cimport Line, apply_line, apply_own_run, line_of
@@ -70,6 +70,7 @@ cdef struct Forward:
     bint simple                 # and all lines are folded and unscaled, with given statistics
     bint uniform                # or all groups have the same, one for each element
     bint floats                 # runs of float data without a mask, not too short, whose statistics are to be found
+    bint long_runs              # such groups have weights that do not fit the nearest cache beside them
     bint distant                # the result does not fit a near cache
     bint streamed               # nor any
     Py_ssize_t batch            # groups
@@ -269,7 +270,7 @@ cdef inline void forward_floats(
     cdef Sums sums
     cdef Lines lines
     cdef Settled8 settled[SIDES]
-    cdef bint near = not p.distant and not p.streamed
+    cdef bint near = not p.distant and not p.streamed and not p.long_runs
     cdef bint simple
     clear_sums(&sums, p.batch)
     sum_batch(x + g * n, y + g * n if p.distant else NULL, count, n, p.centered, &sums)
@@ -491,6 +492,9 @@ cdef void run_forward(Forward* p, loop each) noexcept nogil:
         p.batch = batch_of(&p.view, itemsize, 1)
         if p.floats and p.view.reduced == 1:
             p.batch = batch_of_floats(&p.view, NEAR if p.distant or p.streamed else NEAR // 2)
+            p.long_runs = not p.shared and are_long(p.view.inner, p.weight, p.bias)
+            if p.long_runs:
+                p.batch = max(<Py_ssize_t>1, min(<Py_ssize_t>TOGETHER, groups // 2))
         p.block = block_of(&p.view, p.batch)
         each(forward_block, p, (groups + p.block - 1) // p.block, work)
 
