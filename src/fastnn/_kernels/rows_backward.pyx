@@ -62,7 +62,7 @@ cdef struct Backward:
     bint centered               # False: RMS norm, no mean was taken
     bint constant               # the statistics do not depend on x
     bint double_precision
-    bint simple                 # float data without a mask, in runs that are not short, of one weight each
+    bint simple                 # float data without a mask, in segments that are neither short nor very many
     bint distant                # the result does not fit a near cache
     bint streamed               # nor any
     Py_ssize_t batch            # groups
@@ -393,33 +393,89 @@ cdef inline apart close_side(
         put_side(p.dweight, g, count, product)
 
 
+cdef inline bint close_group(
+    Backward* p, Py_ssize_t g, const double* first, const double* second, Lines* lines, Py_ssize_t at,
+) noexcept nogil:
+    # the same for a group of several weights, with the sums of its segments; whether its lines do
+    cdef const Group* group = p.groups + g
+    cdef const float* weight = <const float*>p.weight
+    cdef dd* segment = p.segments + 2 * g * p.entries
+    cdef Line line
+    cdef double sum_g = 0
+    cdef double sum_gx = 0
+    cdef double w = 1
+    cdef bint plain = True
+    cdef double product
+    cdef Py_ssize_t k
+    if weight != NULL:
+        weight += g % p.period * p.entries
+    for k in range(p.entries):
+        product = (second[k] - group.lo * first[k]) * group.rstd
+        segment[2 * k].high, segment[2 * k + 1].high = first[k], product
+        segment[2 * k].low = segment[2 * k + 1].low = 0
+        if weight != NULL:
+            w = weight[k]
+        sum_g += w * first[k]
+        sum_gx += w * product
+        lines.factor[at + k] = <float>(w * group.rstd)
+        plain &= (w == 0) | ((fabs(w * group.rstd) >= 1 / FAR) & (fabs(w * group.rstd) <= FAR))
+    line = line_of(group, 1, sum_g, sum_gx, 1 / <double>p.view.inner, p.centered)
+    for k in range(at, at + p.entries):
+        lines.shift[k] = <float>line.shift
+        lines.c1[k] = <float>line.c1
+        lines.c2[k] = <float>line.c2
+    return plain and group.scale == 1 and fabs(line.c1) <= FAR and (
+        sum_gx == 0 or 1 / FAR <= fabs(line.c2) <= FAR * min(<double>1, group.rstd))
+
+
+cdef inline apart close_segments(
+    Backward* p, Py_ssize_t g, Py_ssize_t count, const Sums* sums, Lines* lines, bint* plain,
+) noexcept nogil:
+    # all segments of the groups
+    cdef double first[BATCH]
+    cdef double second[BATCH]
+    cdef Py_ssize_t r
+    cdef Py_ssize_t s = 0
+    while s < count * p.entries:
+        store8(first + s, totals(sums.first + s))
+        store8(second + s, totals(sums.second + s))
+        s += SIDE
+    for r in range(count):
+        s = r * p.entries
+        plain[r] = close_group(p, g + r, first + s, second + s, lines, s)
+
+
 cdef inline void backward_floats(
     Backward* p, Py_ssize_t g, Py_ssize_t count, const float* dy, const float* x, float* dx,
 ) noexcept nogil:
     # a batch at the start of group g; then those that are not plain once more, each by itself
     cdef Py_ssize_t n = p.view.inner
     cdef Py_ssize_t stride = p.view.groups * n
+    cdef Py_ssize_t runs = count * p.entries
     cdef Sums sums
     cdef Lines lines
     cdef bint plain[BATCH]
     cdef Py_ssize_t r, a, at
-    clear_sums(&sums, count)
-    for r in range(count):
-        sums.shift[r] = p.groups[g + r].shift
+    clear_sums(&sums, runs)
+    for r in range(runs):
+        sums.shift[r] = p.groups[g + group_of(p, r)].shift
     for a in range(p.view.reduced):
         at = a * stride
         if p.view.reduced == 1:
-            multiply_runs(dy, x, dx if p.distant else NULL, count, n, &sums)
+            multiply_runs(dy, x, dx if p.distant else NULL, runs, p.length, &sums)
         else:
             multiply_stretch(
                 dy + at, x + at, dx + at if p.distant else NULL, count, n, jump_after(&p.view, a, count * n), &sums)
-    r = 0
-    while r < count:
-        close_side(p, g + r, min(<Py_ssize_t>SIDE, count - r), sums.first + r, sums.second + r, &lines, r, plain)
-        r += SIDE
+    if p.entries > 1:
+        close_segments(p, g, count, &sums, &lines, plain)
+    else:
+        r = 0
+        while r < count:
+            close_side(p, g + r, min(<Py_ssize_t>SIDE, count - r), sums.first + r, sums.second + r, &lines, r, plain)
+            r += SIDE
     for a in range(p.view.reduced - 1, -1, -1):     # what was read last is nearest
         at = a * stride
-        gradient_runs(dy + at, x + at, dx + at, count, n, &lines, p.streamed)
+        gradient_runs(dy + at, x + at, dx + at, runs, p.length, &lines, p.streamed)
     for r in range(count):
         if not plain[r]:
             backward_batch(p, g + r, 1, dy + r * n, x + r * n, dx + r * n, <const unsigned char*>NULL)
@@ -479,8 +535,11 @@ cdef void run_backward(Backward* p) noexcept nogil:
     p.streamed = not p.double_precision and p.entries == 1 and may_stream(p.dx, &p.view, work)
     p.distant = work >= DISTANT and not p.streamed
     p.simple = (
-        not p.double_precision and not p.constant and p.entries == 1 and p.mask == NULL and p.view.inner >= VECTOR)
+        not p.double_precision and not p.constant and p.mask == NULL and p.length >= VECTOR
+        and (p.entries == 1 or (p.view.reduced == 1 and p.entries <= BATCH)))
     p.batch = batch_of(&p.view, itemsize, 2)
+    if p.simple:
+        p.batch = min(p.batch, BATCH // p.entries)
     p.block = block_of(&p.view, p.batch)
     parallel_for(backward_block, p, (groups + p.block - 1) // p.block, work)
     if p.segments != NULL and p.dweight != NULL:
