@@ -70,6 +70,7 @@ cdef struct Forward:
     bint simple                 # and all lines are folded and unscaled, with given statistics
     bint uniform                # or all groups have the same, one for each element
     bint floats                 # runs of float data without a mask, not too short, whose statistics are to be found
+    Py_ssize_t segments         # of a group, that have one weight each and are written as a batch; else 1
     bint long_runs              # such groups have weights that do not fit the nearest cache beside them
     bint distant                # the result does not fit a near cache
     bint streamed               # nor any
@@ -257,6 +258,34 @@ cdef inline apart write_each(
         j += SIDE
 
 
+cdef inline bint close_segments(
+    Forward* p, Py_ssize_t g, Py_ssize_t count, const Settled8* settled, Lines* lines,
+) noexcept nogil:
+    # lines of all segments of groups of several weights; whether they are all that the values need
+    cdef const float* weight = <const float*>p.weight
+    cdef const float* bias = <const float*>p.bias
+    cdef Group groups[SIDE]
+    cdef Settled fields
+    cdef Line line
+    cdef Py_ssize_t r, k, at
+    cdef Py_ssize_t s = 0
+    for r in range(count):
+        if r % SIDE == 0:
+            store_settled(settled[r // SIDE], &fields)
+            put_groups(&fields, SIDE, groups)
+        at = first_weight(p, g + r)
+        for k in range(at, at + p.entries):
+            line = line_of(
+                groups + r % SIDE, weight[k] if weight != NULL else 1, bias[k] if bias != NULL else 0, <float>0)
+            if line.scale != 1 or not line.folded:
+                return False
+            lines.shift[s] = <float>line.shift
+            lines.factor[s] = <float>line.factor
+            lines.offset[s] = <float>line.offset
+            s += 1
+    return True
+
+
 cdef inline void forward_floats(
     Forward* p, Py_ssize_t first, Py_ssize_t last, const float* x, float* y,
 ) noexcept nogil:
@@ -265,22 +294,25 @@ cdef inline void forward_floats(
     cdef Py_ssize_t g = first
     cdef Py_ssize_t count = min(p.batch, last - g)
     cdef Py_ssize_t more
-    cdef const float* weight = <const float*>p.weight if not p.shared else NULL
-    cdef const float* bias = <const float*>p.bias if not p.shared else NULL
+    cdef bint own = not p.shared and p.segments == 1
+    cdef const float* weight = <const float*>p.weight if own else NULL
+    cdef const float* bias = <const float*>p.bias if own else NULL
     cdef Sums sums
     cdef Lines lines
     cdef Settled8 settled[SIDES]
-    cdef bint near = not p.distant and not p.streamed and not p.long_runs
+    cdef bint near = not p.distant and not p.streamed and not p.long_runs and p.segments == 1
     cdef bint simple
     clear_sums(&sums, p.batch)
     sum_batch(x + g * n, y + g * n if p.distant else NULL, count, n, p.centered, &sums)
     while count > 0:
         simple = close_batch(p, g, count, &sums, settled, &lines)
+        if p.segments > 1:
+            simple = close_segments(p, g, count, settled, &lines)
         more = min(p.batch, last - g - count)
         if simple:
             write_batch(
-                x + g * n, y + g * n, &lines, count, n, weight, bias, more if near else 0, p.streamed, p.centered,
-                &sums)
+                x + g * n, y + g * n, &lines, count * p.segments, n // p.segments, weight, bias, more if near else 0,
+                p.streamed, p.centered, &sums)
         else:
             write_each(p, g, count, x + g * n, y + g * n, settled)
         g += count
@@ -492,7 +524,11 @@ cdef void run_forward(Forward* p, loop each) noexcept nogil:
         p.batch = batch_of(&p.view, itemsize, 1)
         if p.floats and p.view.reduced == 1:
             p.batch = batch_of_floats(&p.view, NEAR if p.distant or p.streamed else NEAR // 2)
-            p.long_runs = not p.shared and are_long(p.view.inner, p.weight, p.bias)
+            p.long_runs = p.uniform and not p.shared and are_long(p.view.inner, p.weight, p.bias)
+            p.segments = 1
+            if p.length >= VECTOR and not p.shared and p.entries <= BATCH:
+                p.segments = p.entries
+                p.batch = min(p.batch, BATCH // p.segments)
             if p.long_runs:
                 p.batch = max(<Py_ssize_t>1, min(<Py_ssize_t>TOGETHER, groups // 2))
         p.block = block_of(&p.view, p.batch)
