@@ -1,11 +1,33 @@
 # Rows of double data in which each place has its own weight, without a mask and in their own unit: the sums along a
-# row of rows_backward_own, in registers.
+# row, and the input's gradient with the sums down the columns of rows_backward_own, in registers.
 
-from fastnn._kernels.inlining cimport apart
+from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, WideSum, dd
 from fastnn._kernels.norm cimport claim_lines
+from fastnn._kernels.own_floats cimport CONSTANT, SHIFT, SLOPE, TILE_ROWS, Columns, Exact as ExactRows
 from fastnn._kernels.rows cimport exact_sum_of
-from fastnn._kernels.vectors cimport add, d8, fma8, lanes_from, load8, multiply8, spread, store8, subtract8
+from fastnn._kernels.vectors cimport (
+    add, d8, fma8, fms8, lanes_from, load8, load_few, multiply8, spread, store8, store_few, subtract8,
+)
+
+cdef extern from *:
+    """
+    #if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMA)     /* as in fused.pxd */
+    enum { FASTNN_EXACT_PRODUCTS = 1 };
+    #else
+    enum { FASTNN_EXACT_PRODUCTS = 0 };
+    #endif
+    #if defined(__AVX512F__)
+    enum { FASTNN_TWO = 2 };
+    #else
+    enum { FASTNN_TWO = 1 };
+    #endif
+    """
+    cdef enum:
+        # whether a multiply-add gives what rounding took off a product
+        EXACT_PRODUCTS "FASTNN_EXACT_PRODUCTS"
+        # vectors of columns whose sums stay in registers
+        SIDE_BY_SIDE "FASTNN_TWO"
 
 cdef enum:
     # additions that a lane may take before it is added to the sums in double-double
@@ -94,3 +116,146 @@ cdef inline apart own_double_sums(
         all_gd = with_lanes(with_lanes(with_lanes(with_lanes(all_gd, s0.gd), s1.gd), s2.gd), s3.gd)
     sum_g[0] = total_of(all_g)
     sum_gd[0] = total_of(all_gd)
+
+
+# ---- the input's gradient, and sums down the columns -----------------------------------------------------------------
+
+# The steps of own_loops.strip, for builds with EXACT_PRODUCTS.
+
+cdef struct Row:
+    d8 minus            # the shift, negated
+    d8 offset
+    d8 rstd
+    d8 rstd_low
+    d8 slope
+    d8 constant
+
+
+cdef struct Terms:
+    # of eight columns: Σdy, Σdy·x̂
+    Exact dy
+    Exact dyx
+
+
+cdef inline Row row_of(const double* parameters, const ExactRows* exact, Py_ssize_t r) noexcept nogil:
+    cdef Row row
+    row.minus = spread(-parameters[SHIFT * TILE_ROWS + r])
+    row.slope = spread(parameters[SLOPE * TILE_ROWS + r])
+    row.constant = spread(parameters[CONSTANT * TILE_ROWS + r])
+    row.rstd, row.rstd_low = spread(exact.rstd[r]), spread(exact.rstd_low[r])
+    row.offset = spread(exact.offset[r])
+    return row
+
+
+cdef inline Exact two_sum(d8 a, d8 b) noexcept nogil:
+    cdef Exact s
+    cdef d8 part
+    s.high = add(a, b)
+    part = subtract8(s.high, a)
+    s.low = add(subtract8(a, subtract8(s.high, part)), subtract8(b, part))
+    return s
+
+
+cdef inline Exact with_number(Exact sum, Exact number) noexcept nogil:
+    cdef Exact s = two_sum(sum.high, number.high)
+    s.low = add(sum.low, add(s.low, number.low))
+    return s
+
+
+cdef inline Exact normalized(d8 deviation, d8 low, Row row) noexcept nogil:
+    # x̂ of x − shift
+    cdef Exact xhat
+    xhat.high = multiply8(deviation, row.rstd)
+    xhat.low = fma8(
+        add(low, row.offset), row.rstd, fma8(deviation, row.rstd_low, fms8(deviation, row.rstd, xhat.high)))
+    return xhat
+
+
+cdef inline Exact times(d8 number, Exact a) noexcept nogil:
+    cdef Exact product
+    product.high = multiply8(number, a.high)
+    product.low = fma8(number, a.low, fms8(number, a.high, product.high))
+    return product
+
+
+cdef inline d8 load_part(const double* x, Py_ssize_t n, bint ragged) noexcept nogil:
+    # the first n where `ragged`, a constant where these are inlined
+    return load_few(x, n) if ragged else load8(x)
+
+
+cdef inline inlined store_part(double* y, d8 a, Py_ssize_t n, bint ragged) noexcept nogil:
+    if ragged:
+        store_few(y, a, n)
+    else:
+        store8(y, a)
+
+
+cdef inline Terms begin(const Columns* to, Py_ssize_t i, Py_ssize_t n, bint ragged) noexcept nogil:
+    cdef Terms c
+    c.dy.high = c.dy.low = c.dyx.high = c.dyx.low = spread(0)
+    if to.begun:
+        c.dy.high, c.dy.low = load_part(to.sum_dy + i, n, ragged), load_part(to.low_dy + i, n, ragged)
+        c.dyx.high, c.dyx.low = load_part(to.sum_dyx + i, n, ragged), load_part(to.low_dyx + i, n, ragged)
+    return c
+
+
+cdef inline inlined finish(const Columns* to, Terms c, Py_ssize_t i, Py_ssize_t n, bint ragged) noexcept nogil:
+    store_part(to.sum_dy + i, c.dy.high, n, ragged)
+    store_part(to.low_dy + i, c.dy.low, n, ragged)
+    store_part(to.sum_dyx + i, c.dyx.high, n, ragged)
+    store_part(to.low_dyx + i, c.dyx.low, n, ragged)
+
+
+cdef inline Terms step(
+    Terms c, const double* dy, const double* x, double* dx, d8 weight, Row row, Py_ssize_t n, bint ragged,
+) noexcept nogil:
+    cdef d8 d = load_part(dy, n, ragged)
+    cdef Exact deviation = two_sum(load_part(x, n, ragged), row.minus)
+    cdef d8 through = fma8(deviation.high, row.slope, row.constant)
+    c.dy = with_lanes(c.dy, d)
+    c.dyx = with_number(c.dyx, times(d, normalized(deviation.high, deviation.low, row)))
+    store_part(dx, fma8(multiply8(d, weight), row.rstd, through), n, ragged)
+    return c
+
+
+cdef inline inlined own_strip(
+    const double* dy, const double* x, double* dx, Py_ssize_t stride, Py_ssize_t rows, const double* weight,
+    const double* parameters, const ExactRows* exact, const Columns* to, Py_ssize_t i, int count, Py_ssize_t n,
+    bint ragged,
+) noexcept nogil:
+    # one vector of columns from i on, of n columns where `ragged`, or two: constants where this is inlined
+    cdef Terms c0, c1
+    cdef d8 w0, w1
+    cdef Row row
+    cdef Py_ssize_t r, at
+    c0 = c1 = begin(to, i, n, ragged)
+    w0 = w1 = load_part(weight + i, n, ragged)
+    if count > 1:
+        c1 = begin(to, i + WIDE, n, False)
+        w1 = load8(weight + i + WIDE)
+    for r in range(rows):
+        row = row_of(parameters, exact, r)
+        at = r * stride + i
+        c0 = step(c0, dy + at, x + at, dx + at, w0, row, n, ragged)
+        if count > 1:
+            c1 = step(c1, dy + at + WIDE, x + at + WIDE, dx + at + WIDE, w1, row, n, False)
+    finish(to, c0, i, n, ragged)
+    if count > 1:
+        finish(to, c1, i + WIDE, n, False)
+
+
+cdef inline apart own_double_strips(
+    const double* dy, const double* x, double* dx,      # (rows, n), rows lie `stride` apart
+    Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const double* weight,
+    const double* parameters, const ExactRows* exact,   # of a tile, unscaled
+    const Columns* to,                                  # += Σdy, Σdy·x̂ down the rows
+) noexcept nogil:
+    cdef Py_ssize_t i = 0
+    while n - i >= SIDE_BY_SIDE * WIDE:
+        own_strip(dy, x, dx, stride, rows, weight, parameters, exact, to, i, SIDE_BY_SIDE, WIDE, False)
+        i += SIDE_BY_SIDE * WIDE
+    while n - i >= WIDE:
+        own_strip(dy, x, dx, stride, rows, weight, parameters, exact, to, i, 1, WIDE, False)
+        i += WIDE
+    if i < n:
+        own_strip(dy, x, dx, stride, rows, weight, parameters, exact, to, i, 1, n - i, True)

@@ -34,7 +34,7 @@ from fastnn._kernels.norm cimport (
     DISTANT, LINE, Group, Tangent, View, count_of, lo_of, rstd_of, tangent_of,
 )
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.own_doubles cimport own_double_sums
+from fastnn._kernels.own_doubles cimport EXACT_PRODUCTS, own_double_strips, own_double_sums
 from fastnn._kernels.own_floats cimport (
     CONSTANT, ROW_PARAMETERS, RSTD, SCALE, SHIFT, SLOPE, TILE_ROWS, Columns, Exact, RowSums, own_strips, own_sums,
 )
@@ -293,9 +293,12 @@ cdef inline void tile(
     suspected = cold or p.mask != NULL or suspect(load8(sums.g), load8(sums.gd), load8(exact.rstd), x[0])
     if suspected:
         find_wide(p, first, rows, &sums, dy, x, wide, &exact)
-    strips(
-        dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL, p.period * n, rows, n, weight,
-        parameters, &exact, masked, cold, to)
+    if floating is double and EXACT_PRODUCTS and not cold and p.mask == NULL:
+        own_double_strips(dy + start, x + start, dx + start, p.period * n, rows, n, weight, parameters, &exact, to)
+    else:
+        strips(
+            dy + start, x + start, dx + start, p.mask + start if p.mask != NULL else NULL, p.period * n, rows, n,
+            weight, parameters, &exact, masked, cold, to)
     to.begun = True
     if suspected:
         write_wide(p, first, rows, wide, dy, x, dx)

@@ -26,6 +26,7 @@ cdef extern from *:
       #define fastnn_part_store_d8(y, a) _mm512_storeu_pd(y, a)
       #define fastnn_part_stream(y, a) _mm512_stream_ps(y, a)
       #define fastnn_part_fma_d8(a, b, c) _mm512_fmadd_pd(a, b, c)
+      #define fastnn_part_fms_d8(a, b, c) _mm512_fmsub_pd(a, b, c)
       #define fastnn_part_fma_f16(a, b, c) _mm512_fmadd_ps(a, b, c)
       #define fastnn_part_larger(a, b) _mm512_max_pd(a, b)
       #define fastnn_part_smaller(a, b) _mm512_min_pd(a, b)
@@ -46,6 +47,7 @@ cdef extern from *:
       #define fastnn_part_store_d8(y, a) _mm256_storeu_pd(y, a)
       #define fastnn_part_stream(y, a) _mm256_stream_ps(y, a)
       #define fastnn_part_fma_d8(a, b, c) _mm256_fmadd_pd(a, b, c)
+      #define fastnn_part_fms_d8(a, b, c) _mm256_fmsub_pd(a, b, c)
       #define fastnn_part_fma_f16(a, b, c) _mm256_fmadd_ps(a, b, c)
       #define fastnn_part_larger(a, b) _mm256_max_pd(a, b)
       #define fastnn_part_smaller(a, b) _mm256_min_pd(a, b)
@@ -80,6 +82,7 @@ cdef extern from *:
         __builtin_convertvector(__builtin_convertvector(a, fastnn_two_floats), fastnn_part_d8)
       #define fastnn_part_narrow(y, a) ((y)[0] = (float)a[0], (y)[1] = (float)a[1])
       #define fastnn_part_all(m) ((m)[0] & (m)[1])
+      #define fastnn_part_fms_d8(a, b, c) fastnn_part_fma_d8(a, b, -(c))
       #if defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMA)     /* as in fused.pxd */
         #define FASTNN_ONE(f, a, b, c, k) f((a)[k], (b)[k], (c)[k])
         #define fastnn_part_fma_d8(a, b, c) (fastnn_part_d8){ \\
@@ -116,6 +119,7 @@ cdef extern from *:
       (fastnn_integers)(a.p##k >= least - (fastnn_part_d8){0}) & \
       (fastnn_integers)(a.p##k <= most - (fastnn_part_d8){0}))) return 0;
     #define FASTNN_FMA_d8(k) r.p##k = fastnn_part_fma_d8(a.p##k, b.p##k, c.p##k);
+    #define FASTNN_FMS(k) r.p##k = fastnn_part_fms_d8(a.p##k, b.p##k, c.p##k);
     #define FASTNN_FMA_f16(k) r.p##k = fastnn_part_fma_f16(a.p##k, b.p##k, c.p##k);
     #define FASTNN_LOAD_d8(k) r.p##k = fastnn_part_load_d8(x + FASTNN_LANES_PART * k);
     #define FASTNN_LOAD_f16(k) r.p##k = fastnn_part_load_f16(x + 2 * FASTNN_LANES_PART * k);
@@ -136,6 +140,7 @@ cdef extern from *:
     FASTNN_FUNCTION(f16, subtract_f16, (fastnn_f16 a, fastnn_f16 b), FASTNN_SUBTRACT)
     FASTNN_FUNCTION(f16, multiply_f16, (fastnn_f16 a, fastnn_f16 b), FASTNN_MULTIPLY)
     FASTNN_FUNCTION(d8, widen, (const float *x), FASTNN_WIDEN)
+    FASTNN_FUNCTION(d8, fms, (fastnn_d8 a, fastnn_d8 b, fastnn_d8 c), FASTNN_FMS)
     FASTNN_FUNCTION(d8, subtract_d8, (fastnn_d8 a, fastnn_d8 b), FASTNN_SUBTRACT)
     FASTNN_FUNCTION(d8, multiply_d8, (fastnn_d8 a, fastnn_d8 b), FASTNN_MULTIPLY)
     FASTNN_FUNCTION(d8, divide, (fastnn_d8 a, fastnn_d8 b), FASTNN_DIVIDE)
@@ -313,6 +318,8 @@ cdef extern from *:
     d8 spread "fastnn_spread_d8" (double a) noexcept nogil
     d8 add "fastnn_add_d8" (d8 a, d8 b) noexcept nogil
     d8 fma8 "fastnn_fma_d8" (d8 a, d8 b, d8 c) noexcept nogil
+    # a·b − c
+    d8 fms8 "fastnn_fms" (d8 a, d8 b, d8 c) noexcept nogil
     d8 subtract8 "fastnn_subtract_d8" (d8 a, d8 b) noexcept nogil
     d8 multiply8 "fastnn_multiply_d8" (d8 a, d8 b) noexcept nogil
     d8 divide8 "fastnn_divide" (d8 a, d8 b) noexcept nogil
