@@ -462,7 +462,10 @@ def test_means_between_neighbouring_numbers(layout, dtype):
 @pytest.mark.skipif("x86_64_v2" not in _kernels.available(), reason="needs the build for processors without it")
 def test_without_fused_multiply_add():
     """A part of these tests for the build that has no such instruction."""
-    some = "test_gradients_under_a_mask or (test_within_four_units and (zeros or neighbouring or ramp))"
+    some = (
+        "test_gradients_under_a_mask or (test_within_four_units and (zeros or neighbouring or ramp))"
+        " or (test_numbers_of_any_size and everything)"
+    )
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", some],
         env={**os.environ, "FASTNN_ISA": "x86_64_v2", "PYTHONPATH": os.pathsep.join(sys.path)},
