@@ -4,7 +4,7 @@
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport WIDE, WideSum, dd
 from fastnn._kernels.norm cimport claim_lines
-from fastnn._kernels.own_floats cimport CONSTANT, SHIFT, SLOPE, TILE_ROWS, Columns, Exact as ExactRows
+from fastnn._kernels.own_floats cimport CONSTANT, SHIFT, SLOPE, TILE_ROWS, Columns, Exact
 from fastnn._kernels.rows cimport exact_sum_of
 from fastnn._kernels.vectors cimport (
     add, d8, fma8, fms8, lanes_from, load8, load_few, multiply8, spread, store8, store_few, subtract8,
@@ -18,16 +18,16 @@ cdef extern from *:
     enum { FASTNN_EXACT_PRODUCTS = 0 };
     #endif
     #if defined(__AVX512F__)
-    enum { FASTNN_TWO = 2 };
+    enum { FASTNN_DOUBLES_SIDE_BY_SIDE = 2 };
     #else
-    enum { FASTNN_TWO = 1 };
+    enum { FASTNN_DOUBLES_SIDE_BY_SIDE = 1 };
     #endif
     """
     cdef enum:
         # whether a multiply-add gives what rounding took off a product
         EXACT_PRODUCTS "FASTNN_EXACT_PRODUCTS"
         # vectors of columns whose sums stay in registers
-        SIDE_BY_SIDE "FASTNN_TWO"
+        SIDE_BY_SIDE "FASTNN_DOUBLES_SIDE_BY_SIDE"
 
 cdef enum:
     # additions that a lane may take before it is added to the sums in double-double
@@ -58,22 +58,28 @@ cdef inline Sums with_vector(
     return s
 
 
-cdef struct Exact:
-    # a sum of lanes in double-double
+cdef struct dd8:
+    # eight numbers in double-double
     d8 high
     d8 low
 
 
-cdef inline Exact with_lanes(Exact sum, d8 lanes) noexcept nogil:
-    cdef Exact s
+cdef inline dd8 two_sum(d8 a, d8 b) noexcept nogil:
+    cdef dd8 s
     cdef d8 part
-    s.high = add(sum.high, lanes)
-    part = subtract8(s.high, sum.high)
-    s.low = add(sum.low, add(subtract8(sum.high, subtract8(s.high, part)), subtract8(lanes, part)))
+    s.high = add(a, b)
+    part = subtract8(s.high, a)
+    s.low = add(subtract8(a, subtract8(s.high, part)), subtract8(b, part))
     return s
 
 
-cdef inline dd total_of(Exact sum) noexcept nogil:
+cdef inline dd8 with_numbers(dd8 sum, d8 numbers) noexcept nogil:
+    cdef dd8 s = two_sum(sum.high, numbers)
+    s.low = add(sum.low, s.low)
+    return s
+
+
+cdef inline dd total_of(dd8 sum) noexcept nogil:
     cdef WideSum parts
     store8(parts.high, sum.high)
     store8(parts.low, sum.low)
@@ -91,7 +97,7 @@ cdef inline apart own_double_sums(
     # n ≥ WIDE
     cdef d8 shift = spread(about)
     cdef Sums s0, s1, s2, s3
-    cdef Exact all_g, all_gd
+    cdef dd8 all_g, all_gd
     cdef Py_ssize_t i = 0
     cdef Py_ssize_t end
     all_g.high = all_g.low = all_gd.high = all_gd.low = spread(0)
@@ -112,8 +118,8 @@ cdef inline apart own_double_sums(
         if i < end:     # the last WIDE elements again, without those that have been added
             s2 = with_vector(s2, dy + n - WIDE, x + n - WIDE, weight + n - WIDE, shift, WIDE - (n - i))
             i = end
-        all_g = with_lanes(with_lanes(with_lanes(with_lanes(all_g, s0.g), s1.g), s2.g), s3.g)
-        all_gd = with_lanes(with_lanes(with_lanes(with_lanes(all_gd, s0.gd), s1.gd), s2.gd), s3.gd)
+        all_g = with_numbers(with_numbers(with_numbers(with_numbers(all_g, s0.g), s1.g), s2.g), s3.g)
+        all_gd = with_numbers(with_numbers(with_numbers(with_numbers(all_gd, s0.gd), s1.gd), s2.gd), s3.gd)
     sum_g[0] = total_of(all_g)
     sum_gd[0] = total_of(all_gd)
 
@@ -133,11 +139,11 @@ cdef struct Row:
 
 cdef struct Terms:
     # of eight columns: Σdy, Σdy·x̂
-    Exact dy
-    Exact dyx
+    dd8 dy
+    dd8 dyx
 
 
-cdef inline Row row_of(const double* parameters, const ExactRows* exact, Py_ssize_t r) noexcept nogil:
+cdef inline Row row_of(const double* parameters, const Exact* exact, Py_ssize_t r) noexcept nogil:
     cdef Row row
     row.minus = spread(-parameters[SHIFT * TILE_ROWS + r])
     row.slope = spread(parameters[SLOPE * TILE_ROWS + r])
@@ -147,32 +153,23 @@ cdef inline Row row_of(const double* parameters, const ExactRows* exact, Py_ssiz
     return row
 
 
-cdef inline Exact two_sum(d8 a, d8 b) noexcept nogil:
-    cdef Exact s
-    cdef d8 part
-    s.high = add(a, b)
-    part = subtract8(s.high, a)
-    s.low = add(subtract8(a, subtract8(s.high, part)), subtract8(b, part))
+cdef inline dd8 with_terms(dd8 sum, dd8 terms) noexcept nogil:
+    cdef dd8 s = two_sum(sum.high, terms.high)
+    s.low = add(sum.low, add(s.low, terms.low))
     return s
 
 
-cdef inline Exact with_number(Exact sum, Exact number) noexcept nogil:
-    cdef Exact s = two_sum(sum.high, number.high)
-    s.low = add(sum.low, add(s.low, number.low))
-    return s
-
-
-cdef inline Exact normalized(d8 deviation, d8 low, Row row) noexcept nogil:
+cdef inline dd8 normalized(d8 deviation, d8 low, Row row) noexcept nogil:
     # x̂ of x − shift
-    cdef Exact xhat
+    cdef dd8 xhat
     xhat.high = multiply8(deviation, row.rstd)
     xhat.low = fma8(
         add(low, row.offset), row.rstd, fma8(deviation, row.rstd_low, fms8(deviation, row.rstd, xhat.high)))
     return xhat
 
 
-cdef inline Exact times(d8 number, Exact a) noexcept nogil:
-    cdef Exact product
+cdef inline dd8 times(d8 number, dd8 a) noexcept nogil:
+    cdef dd8 product
     product.high = multiply8(number, a.high)
     product.low = fma8(number, a.low, fms8(number, a.high, product.high))
     return product
@@ -210,17 +207,17 @@ cdef inline Terms step(
     Terms c, const double* dy, const double* x, double* dx, d8 weight, Row row, Py_ssize_t n, bint ragged,
 ) noexcept nogil:
     cdef d8 d = load_part(dy, n, ragged)
-    cdef Exact deviation = two_sum(load_part(x, n, ragged), row.minus)
+    cdef dd8 deviation = two_sum(load_part(x, n, ragged), row.minus)
     cdef d8 through = fma8(deviation.high, row.slope, row.constant)
-    c.dy = with_lanes(c.dy, d)
-    c.dyx = with_number(c.dyx, times(d, normalized(deviation.high, deviation.low, row)))
+    c.dy = with_numbers(c.dy, d)
+    c.dyx = with_terms(c.dyx, times(d, normalized(deviation.high, deviation.low, row)))
     store_part(dx, fma8(multiply8(d, weight), row.rstd, through), n, ragged)
     return c
 
 
 cdef inline inlined own_strip(
     const double* dy, const double* x, double* dx, Py_ssize_t stride, Py_ssize_t rows, const double* weight,
-    const double* parameters, const ExactRows* exact, const Columns* to, Py_ssize_t i, int count, Py_ssize_t n,
+    const double* parameters, const Exact* exact, const Columns* to, Py_ssize_t i, int count, Py_ssize_t n,
     bint ragged,
 ) noexcept nogil:
     # one vector of columns from i on, of n columns where `ragged`, or two: constants where this is inlined
@@ -247,7 +244,7 @@ cdef inline inlined own_strip(
 cdef inline apart own_double_strips(
     const double* dy, const double* x, double* dx,      # (rows, n), rows lie `stride` apart
     Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const double* weight,
-    const double* parameters, const ExactRows* exact,   # of a tile, unscaled
+    const double* parameters, const Exact* exact,   # of a tile, unscaled
     const Columns* to,                                  # += Σdy, Σdy·x̂ down the rows
 ) noexcept nogil:
     cdef Py_ssize_t i = 0

@@ -36,8 +36,8 @@ cdef enum:
     CONSTANT        # −rstd · Σg/n − lo · SLOPE
     ROW_PARAMETERS
 
-# x̂ in twice the data's precision, for the sums down the columns, of a tile's rows: x·scale·rstd + offset, and of double
-# data (x·scale − shift + offset)·rstd.
+# x̂ in twice the data's precision, for the sums down the columns, of a tile's rows: x·scale·rstd + offset, and of
+# double data (x·scale − shift + offset)·rstd.
 cdef struct Exact:
     double rstd[TILE_ROWS]
     double offset[TILE_ROWS]

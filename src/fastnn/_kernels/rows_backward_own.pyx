@@ -28,11 +28,9 @@ from libc.math cimport NAN, isfinite
 from libc.stdlib cimport free, malloc
 
 from fastnn._kernels._runtime cimport less_shared, parallel_for
-from fastnn._kernels.inlining cimport apart, inlined
+from fastnn._kernels.inlining cimport apart
 from fastnn._kernels.lanes cimport WIDE, add_to_lanes, dd, dd_add, dd_scale, dd_times
-from fastnn._kernels.norm cimport (
-    DISTANT, LINE, Group, Tangent, View, count_of, lo_of, rstd_of, tangent_of,
-)
+from fastnn._kernels.norm cimport DISTANT, LINE, Group, Tangent, View, count_of, lo_of, rstd_of, tangent_of
 from fastnn._kernels.norm_call cimport Call, offer
 from fastnn._kernels.own_doubles cimport EXACT_PRODUCTS, own_double_strips, own_double_sums
 from fastnn._kernels.own_floats cimport (
@@ -51,7 +49,8 @@ __all__ = ["rows_backward_own"]
 cdef enum:
     # Rows of a chunk: as many as bring CHUNK elements, within these bounds, but not more than leave some chunks for
     # every thread, unless these are FEW_ROWS, of FEW elements: then their sums take longer to fetch than another thread
-    # saves. And the most chunks. The sums of a chunk are read and written with every tile.
+    # saves. And the most chunks; if there are more than two, a number that two or four threads share evenly. The sums
+    # of a chunk are read and written with every tile.
     CHUNK = 262144
     FEW = 65536
     FEW_ROWS = 32
@@ -62,7 +61,8 @@ cdef enum:
     # columns whose chunks are added by one task
     REDUCED = 1024
     # Rows of a tile in registers: as many blocks as bring MANY elements, or one; half of one if that is NEAR, in the
-    # first-level cache, and a whole is not; of very wide rows what is not too FAR, in the second, at least a pair.
+    # first-level cache, and a whole is not. Very wide rows that are too FAR for the second are taken together all the
+    # same, for the sums down their columns would go through it with each row; but not if even those do not fit.
     PAIR = 2
     NEAR = 3072
     FAR = 1048576
