@@ -1,7 +1,8 @@
 /* The floor under the norms: what rows of floats cost with nothing but their arithmetic. Compiled by floor.py.
 
-   A row's two sums, then its results, in vectors of the compiler's; no weights, no odd lengths, no checks, and of the
-   closing of a group only a root and a quotient. `fused` takes the sums of the next BATCH rows along with the results
+   A row's two sums, then its results, in vectors of the compiler's; no odd lengths, no checks, and of the closing of a
+   group only a root and a quotient. Weights only in `own`, layer norm's backward, whose sums down the columns run along:
+   there the sums of each row are float's, and those of BATCH rows come before the gradients of the same. `fused` takes the sums of the next BATCH rows along with the results
    of the present ones, so that one computes while the other waits for memory. */
 #include "team.h"
 #include <math.h>
@@ -15,8 +16,10 @@ typedef double d8 __attribute__((vector_size(64)));
 struct norm {
     const float *x, *dy; /* dy: backward, else NULL */
     float *y;
-    ptrdiff_t rows, n, block; /* rows a multiple of BATCH, n of 32; rows of a task */
+    ptrdiff_t rows, n, block; /* rows a multiple of BATCH, n of 32, in `own` of 64; rows of a task */
     int wide, fused;          /* sums in double, not in float */
+    const float *weight;      /* `own`, else NULL */
+    double *columns;          /* and its sums, 2 n for each task */
 };
 
 struct sums {
@@ -114,10 +117,95 @@ INLINE void rows(const struct norm *p, ptrdiff_t first, ptrdiff_t last, int back
     }
 }
 
+/* ---- layer norm's backward ---------------------------------------------------------------------------------------- */
+
+struct own {
+    float shift, rstd, slope, constant;
+    double exact_rstd, exact_offset; /* x̂ = x · exact_rstd + exact_offset */
+};
+
+INLINE struct own sum_own(const float *dy, const float *x, const float *weight, ptrdiff_t n)
+{
+    f16 g[4] = {{0}}, gd[4] = {{0}};
+    const float shift = x[0];
+    for (ptrdiff_t i = 0; i < n; i += 64)
+        for (int k = 0; k < 4; k++) {
+            const f16 term = *(const f16 *)(dy + i + 16 * k) * *(const f16 *)(weight + i + 16 * k);
+            g[k] += term;
+            gd[k] += term * (*(const f16 *)(x + i + 16 * k) - shift);
+        }
+    const double mean = total16((g[0] + g[1]) + (g[2] + g[3])) / (double)n;
+    const double slope = -total16((gd[0] + gd[1]) + (gd[2] + gd[3])) / (double)n;
+    return (struct own){shift, 1, (float)slope, (float)-mean, 1, -shift};
+}
+
+/* The sums of 16 columns, in registers from row to row. */
+struct columns {
+    d8 dy0, dy1, dyx0, dyx1;
+};
+
+INLINE struct columns load_columns(const double *sums, ptrdiff_t n)
+{
+    const d8 *dy = (const d8 *)sums, *dyx = (const d8 *)(sums + n);
+    return (struct columns){dy[0], dy[1], dyx[0], dyx[1]};
+}
+
+INLINE void store_columns(struct columns c, double *sums, ptrdiff_t n)
+{
+    d8 *dy = (d8 *)sums, *dyx = (d8 *)(sums + n);
+    dy[0] = c.dy0, dy[1] = c.dy1, dyx[0] = c.dyx0, dyx[1] = c.dyx1;
+}
+
+INLINE struct columns step(struct columns c, const float *dy, const float *x, float *y, f16 weight, const struct own *row)
+{
+    const d8 dy0 = __builtin_convertvector(*(const f8 *)dy, d8), dy1 = __builtin_convertvector(*(const f8 *)(dy + 8), d8);
+    const d8 x0 = __builtin_convertvector(*(const f8 *)x, d8), x1 = __builtin_convertvector(*(const f8 *)(x + 8), d8);
+    const f16 common = (*(const f16 *)x - row->shift) * row->slope + row->constant;
+    c.dy0 += dy0;
+    c.dy1 += dy1;
+    c.dyx0 += dy0 * (x0 * row->exact_rstd + row->exact_offset);
+    c.dyx1 += dy1 * (x1 * row->exact_rstd + row->exact_offset);
+    *(f16 *)y = *(const f16 *)dy * weight * row->rstd + common;
+    return c;
+}
+
+static void own_rows(const struct norm *p, ptrdiff_t first, ptrdiff_t last, double *sums)
+{
+    const ptrdiff_t n = p->n;
+    for (ptrdiff_t r = first; r < last; r += BATCH) {
+        struct own row[BATCH];
+        for (int k = 0; k < BATCH; k++)
+            row[k] = sum_own(p->dy + (r + k) * n, p->x + (r + k) * n, p->weight, n);
+        for (ptrdiff_t i = 0; i < n; i += 64) {
+            const f16 *w = (const f16 *)(p->weight + i);
+            const f16 w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3];
+            struct columns c0 = load_columns(sums + i, n), c1 = load_columns(sums + i + 16, n);
+            struct columns c2 = load_columns(sums + i + 32, n), c3 = load_columns(sums + i + 48, n);
+            for (int k = 0; k < BATCH; k++) {
+                const ptrdiff_t at = (r + k) * n + i;
+                c0 = step(c0, p->dy + at, p->x + at, p->y + at, w0, row + k);
+                c1 = step(c1, p->dy + at + 16, p->x + at + 16, p->y + at + 16, w1, row + k);
+                c2 = step(c2, p->dy + at + 32, p->x + at + 32, p->y + at + 32, w2, row + k);
+                c3 = step(c3, p->dy + at + 48, p->x + at + 48, p->y + at + 48, w3, row + k);
+            }
+            store_columns(c0, sums + i, n);
+            store_columns(c1, sums + i + 16, n);
+            store_columns(c2, sums + i + 32, n);
+            store_columns(c3, sums + i + 48, n);
+        }
+    }
+}
+
+/* ---- all of it ---------------------------------------------------------------------------------------------------- */
+
 static void task(void *arguments, ptrdiff_t number)
 {
     const struct norm *p = arguments;
     const ptrdiff_t first = number * p->block, end = first + p->block, last = end < p->rows ? end : p->rows;
+    if (p->weight) {
+        own_rows(p, first, last, p->columns + 2 * number * p->n);
+        return;
+    }
     switch ((p->dy != 0) * 4 + p->wide * 2 + p->fused) {
         case 0: rows(p, first, last, 0, 0, 0); break;
         case 1: rows(p, first, last, 0, 0, 1); break;
@@ -135,10 +223,13 @@ void begin(void)
     team_begin();
 }
 
-void norm(const float *x, const float *dy, float *y, ptrdiff_t rows, ptrdiff_t n, int wide, int fused, int threads)
+/* With `columns`, of 2 n ⌈rows / block⌉ numbers on a cache line, layer norm's backward; `block` is a multiple of 4. */
+void norm(
+    const float *x, const float *dy, float *y, const float *weight, double *columns, ptrdiff_t rows, ptrdiff_t n,
+    ptrdiff_t block, int wide, int fused, int threads)
 {
-    const ptrdiff_t block = n * BATCH < BLOCK ? BLOCK / n / BATCH * BATCH : BATCH;
-    struct norm p = {x, dy, y, rows, n, block, wide, fused};
+    if (!block) block = n * BATCH < BLOCK ? BLOCK / n / BATCH * BATCH : BATCH;
+    struct norm p = {x, dy, y, rows, n, block, wide, fused, weight, columns};
     const double expected = (double)(rows * n) * (dy ? 12 : 8) / 16;
     if (threads == 1) {
         p.block = rows;
