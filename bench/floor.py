@@ -5,9 +5,9 @@
 
 For rows of floats, forward and backward, times the copy of the bytes that must move: without weights, and layer norm's
 backward with them. "double": the sums in double precision (in layer norm's those of the weights' gradients), as fastnn
-takes them; "float": in the data's own, which is not exact enough where errors of equal elements add up, as in a weight's
-gradient over 10^5 rows; "fused": the results along with the next rows' sums. A norm has odd lengths and groups to close
-beside that. What fastnn does in less is no floor, but how far its loops are from a compiler's.
+takes them; "float": in the data's own, which is not exact enough where errors of equal elements add up, as in the
+gradient of a weight over 10^5 rows; "fused": the results along with the next rows' sums. A norm has odd lengths and
+groups to close beside that. What fastnn does in less is no floor, but how far its loops are from a compiler's.
 """
 
 import argparse

@@ -344,6 +344,18 @@ class TestOut:
         assert op.plain(x, weight, bias, out=x) is x
         np.testing.assert_array_equal(x, expected)
 
+    @dtypes
+    @pytest.mark.parametrize("n", [3072, 6151, 9217])
+    def test_long_rows_in_place(self, n, dtype):
+        """Rows with so many weights are written some columns at a time."""
+        x, weight, bias = (np.random.default_rng(n).standard_normal(s).astype(dtype) for s in ((9, n), n, n))
+        for b in (bias, None):
+            expected = F.layer_norm(x, n, weight, b)
+            y = x.copy()
+            np.testing.assert_array_equal(F.layer_norm(y, n, weight, b, out=y), expected)
+            f = ref.forward(x, ref.layer_view(x.shape, n), weight, b)
+            assert ref.forward_units(expected, f, weight) <= BOUND
+
     @operations
     @pytest.mark.parametrize("at", ["start", "end"])
     @pytest.mark.parametrize("which", ["weight", "bias", "mask"])
