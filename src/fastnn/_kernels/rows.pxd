@@ -7,7 +7,7 @@
 from cython cimport floating
 from fastnn._kernels.inlining cimport apart, inlined
 from fastnn._kernels.lanes cimport (
-    WIDE, WideSum, add_product, add_term, dd, dd_add, exact_deviation, two_sum,
+    WIDE, WideSum, add_multiple, add_number, add_product, add_term, dd, dd_add, exact_deviation, two_sum,
 )
 from fastnn._kernels.norm cimport LINE, SIDE, View, claim_lines
 from fastnn._kernels.streaming cimport STREAM_BYTES
@@ -238,12 +238,11 @@ cdef inline inlined add_products(
 ) noexcept nogil:
     # lanes skip … n − 1; `n` is a constant where this is inlined
     cdef Py_ssize_t j
-    cdef dd g
-    g.low = 0
+    cdef double g
     for j in range(n):
-        g.high = dy[j] if j >= skip else <floating>0
-        add_term(sum_high + j, sum_low + j, g, x[0])
-        add_product(product_high + j, product_low + j, g, exact_deviation(x[j], shift, scale, True), x[0])
+        g = dy[j] if j >= skip else <floating>0
+        add_number(sum_high + j, sum_low + j, g, x[0])
+        add_multiple(product_high + j, product_low + j, g, exact_deviation(x[j], shift, scale, True), x[0])
 
 
 cdef inline inlined add_lanes_of_products(
