@@ -5,13 +5,10 @@
    there the sums of each row are float's, and those of BATCH rows come before the gradients of the same. `fused` takes the sums of the next BATCH rows along with the results
    of the present ones, so that one computes while the other waits for memory. */
 #include "team.h"
+#include "vectors.h"
 #include <math.h>
 
 enum { BATCH = 4, BLOCK = 16384 };
-
-typedef float f8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef float f16 __attribute__((vector_size(64), aligned(4), may_alias));
-typedef double d8 __attribute__((vector_size(64)));
 
 struct norm {
     const float *x, *dy; /* dy: backward, else NULL */
@@ -31,7 +28,6 @@ struct row {
     float shift, factor, c1, c2;
 };
 
-#define INLINE static inline __attribute__((always_inline))
 #define AT(p, i) ((p) ? (p) + (i) : 0)
 
 /* A multiply-add by one leaves the adders to the conversion and the sums. */
@@ -39,8 +35,8 @@ INLINE void add(struct sums *s, const float *x, const float *dy, double shift, d
 {
     if (wide)
         for (int k = 0; k < 4; k++) {
-            const d8 d = __builtin_convertvector(*(const f8 *)(x + 8 * k), d8) * one - shift;
-            const d8 g = dy ? __builtin_convertvector(*(const f8 *)(dy + 8 * k), d8) : d;
+            const d8 d = widen(x + 8 * k) * one - shift;
+            const d8 g = dy ? widen(dy + 8 * k) : d;
             s->first[k] += g;
             s->second[k] += g * d;
         }
@@ -158,8 +154,8 @@ INLINE void store_columns(struct columns c, double *sums, ptrdiff_t n)
 
 INLINE struct columns step(struct columns c, const float *dy, const float *x, float *y, f16 weight, const struct own *row)
 {
-    const d8 dy0 = __builtin_convertvector(*(const f8 *)dy, d8), dy1 = __builtin_convertvector(*(const f8 *)(dy + 8), d8);
-    const d8 x0 = __builtin_convertvector(*(const f8 *)x, d8), x1 = __builtin_convertvector(*(const f8 *)(x + 8), d8);
+    const d8 dy0 = widen(dy), dy1 = widen(dy + 8);
+    const d8 x0 = widen(x), x1 = widen(x + 8);
     const f16 common = (*(const f16 *)x - row->shift) * row->slope + row->constant;
     c.dy0 += dy0;
     c.dy1 += dy1;
