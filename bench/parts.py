@@ -4,9 +4,8 @@
     python bench/parts.py --kilobytes 16 256 4096 262144
 
 Nanoseconds for 16 elements, a cache line of floats. Three arrays together fill so many kilobytes: by default half of a
-first, second and third level of 48, 1024 and 32768, and more than the last. How far arithmetic hides behind transfers
-shows in the sums: from the second level they take as long as from the first and reading from the second together, or
-less.
+first, second and third level of 48, 1024 and 32768, and more than the last. Where sums take no longer from a far level
+than from the first, arithmetic bounds them, and the transfer hides behind it.
 """
 
 import argparse
