@@ -2,8 +2,9 @@
 
    A row's two sums, then its results, in vectors of the compiler's; no odd lengths, no checks, and of the closing of a
    group only a root and a quotient. Weights only in `own`, layer norm's backward, whose sums down the columns run along:
-   there the sums of each row are float's, and those of BATCH rows come before the gradients of the same. `fused` takes the sums of the next BATCH rows along with the results
-   of the present ones, so that one computes while the other waits for memory. */
+   there the sums of each row are float's, and those of BATCH rows come before the gradients of the same. `fused` takes
+   the sums of the next BATCH rows along with the results of the present ones, so that one computes while the other waits
+   for memory. */
 #include "team.h"
 #include "vectors.h"
 #include <math.h>

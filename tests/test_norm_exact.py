@@ -397,7 +397,7 @@ def test_numbers_of_any_size(name, dtype):
     """Values, gradients and parameters near the ends of the range, also together with ordinary ones."""
     needs_resolution(dtype)
     op = OPERATIONS[name]
-    for seed in (*range(120), 454, 1454):  # the last two: all of a group's products of weights and rstd leave the range
+    for seed in (*range(120), 454, 1454):  # the last two: group norm's factors are out of range
         rng = generator(name, seed)
         x, dy = any_size(rng, op.shape, dtype), any_size(rng, op.shape, dtype)
         weight = bias = None

@@ -10,15 +10,21 @@ cdef extern from *:
       #define FASTNN_FMA(a, b, c) __builtin_fma(a, b, c)
       #define FASTNN_FMAF(a, b, c) __builtin_fmaf(a, b, c)
       #define FASTNN_FMAF_ONCE(a, b, c) __builtin_fmaf(a, b, c)
+      enum { FASTNN_EXACT_PRODUCTS = 1 };
     #else /* x86-64-v2: a library call for each element would cost more than the last bit is worth */
       #define FASTNN_FMA(a, b, c) ((a) * (b) + (c))
       #define FASTNN_FMAF(a, b, c) ((a) * (b) + (c))
       #define FASTNN_FMAF_ONCE(a, b, c) ((float)((double)(a) * (b) + (c)))
+      enum { FASTNN_EXACT_PRODUCTS = 0 };
     #endif
     """
     double fma "FASTNN_FMA" (double a, double b, double c) noexcept nogil
     float fmaf "FASTNN_FMAF" (float a, float b, float c) noexcept nogil
     float fmaf_once "FASTNN_FMAF_ONCE" (float a, float b, float c) noexcept nogil
+
+    cdef enum:
+        # whether these, and those of vectors.pxd, give what rounding took off a product
+        EXACT_PRODUCTS "FASTNN_EXACT_PRODUCTS"
 
 
 cdef inline floating multiply_add(floating a, floating b, floating c) noexcept nogil:

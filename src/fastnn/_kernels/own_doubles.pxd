@@ -12,11 +12,6 @@ from fastnn._kernels.vectors cimport (
 
 cdef extern from *:
     """
-    #if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMA)     /* as in fused.pxd */
-    enum { FASTNN_EXACT_PRODUCTS = 1 };
-    #else
-    enum { FASTNN_EXACT_PRODUCTS = 0 };
-    #endif
     #if defined(__AVX512F__)
     enum { FASTNN_DOUBLES_SIDE_BY_SIDE = 2 };
     #else
@@ -24,8 +19,6 @@ cdef extern from *:
     #endif
     """
     cdef enum:
-        # whether a multiply-add gives what rounding took off a product
-        EXACT_PRODUCTS "FASTNN_EXACT_PRODUCTS"
         # vectors of columns whose sums stay in registers
         SIDE_BY_SIDE "FASTNN_DOUBLES_SIDE_BY_SIDE"
 
@@ -244,7 +237,7 @@ cdef inline inlined own_strip(
 cdef inline apart own_double_strips(
     const double* dy, const double* x, double* dx,      # (rows, n), rows lie `stride` apart
     Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t n, const double* weight,
-    const double* parameters, const Exact* exact,   # of a tile, unscaled
+    const double* parameters, const Exact* exact,       # of a tile, unscaled
     const Columns* to,                                  # += Σdy, Σdy·x̂ down the rows
 ) noexcept nogil:
     cdef Py_ssize_t i = 0

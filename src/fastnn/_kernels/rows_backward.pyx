@@ -393,56 +393,44 @@ cdef inline apart close_side(
         put_side(p.dweight, g, count, product)
 
 
-cdef inline bint close_group(
-    Backward* p, Py_ssize_t g, const double* first, const double* second, Lines* lines, Py_ssize_t at,
-) noexcept nogil:
-    # the same for a group of several weights, with the sums of its segments; whether its lines do
-    cdef const Group* group = p.groups + g
-    cdef const float* weight = <const float*>p.weight
-    cdef dd* segment = p.segments + 2 * g * p.entries
-    cdef Line line
-    cdef double sum_g = 0
-    cdef double sum_gx = 0
-    cdef double w = 1
+cdef inline bint put_lines(Backward* p, Py_ssize_t g, const Line* line, Lines* lines, Py_ssize_t at) noexcept nogil:
+    # of the segments of group g, from `at` on; whether they do, as above
+    cdef double rstd = p.groups[g].rstd
     cdef bint plain = True
-    cdef double product
+    cdef double factor, w
     cdef Py_ssize_t k
-    if weight != NULL:
-        weight += g % p.period * p.entries
     for k in range(p.entries):
-        product = (second[k] - group.lo * first[k]) * group.rstd
-        segment[2 * k].high, segment[2 * k + 1].high = first[k], product
-        segment[2 * k].low = segment[2 * k + 1].low = 0
-        if weight != NULL:
-            w = weight[k]
-        sum_g += w * first[k]
-        sum_gx += w * product
-        lines.factor[at + k] = <float>(w * group.rstd)
-        plain &= (w == 0) | ((fabs(w * group.rstd) >= 1 / FAR) & (fabs(w * group.rstd) <= FAR))
-    line = line_of(group, 1, sum_g, sum_gx, 1 / <double>p.view.inner, p.centered)
-    for k in range(at, at + p.entries):
-        lines.shift[k] = <float>line.shift
-        lines.c1[k] = <float>line.c1
-        lines.c2[k] = <float>line.c2
-    return plain and group.scale == 1 and fabs(line.c1) <= FAR and (
-        sum_gx == 0 or 1 / FAR <= fabs(line.c2) <= FAR * min(<double>1, group.rstd))
+        w = weight_of(p, g, k, <float>0)
+        factor = w * rstd
+        plain &= (w == 0) | ((fabs(factor) >= 1 / FAR) & (fabs(factor) <= FAR))
+        lines.factor[at + k] = <float>factor
+        lines.shift[at + k] = <float>line.shift
+        lines.c1[at + k] = <float>line.c1
+        lines.c2[at + k] = <float>line.c2
+    return plain and line.scale == 1 and fabs(line.c1) <= FAR and (
+        line.c2 == 0 or 1 / FAR <= fabs(line.c2) <= FAR * min(<double>1, rstd))
 
 
 cdef inline apart close_segments(
     Backward* p, Py_ssize_t g, Py_ssize_t count, const Sums* sums, Lines* lines, bint* plain,
 ) noexcept nogil:
-    # all segments of the groups
-    cdef double first[BATCH]
-    cdef double second[BATCH]
-    cdef Py_ssize_t r
-    cdef Py_ssize_t s = 0
-    while s < count * p.entries:
-        store8(first + s, totals(sums.first + s))
-        store8(second + s, totals(sums.second + s))
-        s += SIDE
+    # the same of groups of several weights, by the loops of all others
+    cdef dd* segments = p.segments + 2 * g * p.entries
+    cdef double side[SIDE]
+    cdef double products[SIDE]
+    cdef Line own[BATCH]
+    cdef dd sum, product
+    cdef Py_ssize_t s, r
+    sum.low = product.low = 0
+    for s in range(count * p.entries):
+        if s % SIDE == 0:
+            store8(side, totals(sums.first + s))
+            store8(products, totals(sums.second + s))
+        sum.high, product.high = side[s % SIDE], products[s % SIDE]
+        close_segment(sum, product, p.groups + g + group_of(p, s), segments + 2 * s, <float>0)
+    batch_lines(p, g, count, NULL, segments, own)
     for r in range(count):
-        s = r * p.entries
-        plain[r] = close_group(p, g + r, first + s, second + s, lines, s)
+        plain[r] = put_lines(p, g + r, own + r, lines, r * p.entries)
 
 
 cdef inline void backward_floats(

@@ -28,11 +28,12 @@ from libc.math cimport NAN, isfinite
 from libc.stdlib cimport free, malloc
 
 from fastnn._kernels._runtime cimport less_shared, parallel_for
+from fastnn._kernels.fused cimport EXACT_PRODUCTS
 from fastnn._kernels.inlining cimport apart
 from fastnn._kernels.lanes cimport WIDE, add_to_lanes, dd, dd_add, dd_scale, dd_times
 from fastnn._kernels.norm cimport DISTANT, LINE, Group, Tangent, View, count_of, lo_of, rstd_of, tangent_of
 from fastnn._kernels.norm_call cimport Call, offer
-from fastnn._kernels.own_doubles cimport EXACT_PRODUCTS, own_double_strips, own_double_sums
+from fastnn._kernels.own_doubles cimport own_double_strips, own_double_sums
 from fastnn._kernels.own_floats cimport (
     CONSTANT, ROW_PARAMETERS, RSTD, SCALE, SHIFT, SLOPE, TILE_ROWS, Columns, Exact, RowSums, own_strips, own_sums,
 )
@@ -483,8 +484,7 @@ cdef int backward(const Call* call) noexcept nogil:
     p.chunk_rows = max((p.chunk_rows + 7) // 8 * 8, <Py_ssize_t>LEAST_ROWS, (rows + CHUNKS - 1) // CHUNKS)
     p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows
     if p.chunks > 2:
-        p.chunks = even(p.chunks)
-        p.chunk_rows = (rows + p.chunks - 1) // p.chunks
+        p.chunk_rows = (rows + even(p.chunks) - 1) // even(p.chunks)
         p.chunks = (rows + p.chunk_rows - 1) // p.chunk_rows
     p.columns = NULL
     p.shared = 0
